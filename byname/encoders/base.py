@@ -1,0 +1,90 @@
+"""What an encoder is: images to unit vectors, texts to unit vectors, and a card about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.images.preprocess import Preprocess
+
+__all__ = ["Encoder", "EncoderInfo"]
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """The card of an encoder; everything that decides what its vectors mean.
+
+    Parameters
+    ----------
+    id : str
+        Name under which the user asked for it, such as ``"mini"`` or ``"onnx:clip-vit-b-32"``.
+    dim : int
+        Width D of the vectors.
+    preprocess : Preprocess or None
+        Pixels it wants; None where it takes no images (precomputed vectors).
+    logit_scale, logit_bias : float
+        Logits are ``scale * cosine + bias``.
+    activation : {"softmax", "sigmoid"}
+        How the model was trained to read its logits.
+    context_length : int or None
+        Longest text in tokens, start and end included; None where unlimited or unknown.
+    licence, source : str
+        SPDX name where there is one, and where the weights come from.
+    weights_sha256 : str
+        Hash over the weight and tokenizer files: two encoders with the same hash and the same
+        preprocessing give the same vectors, whatever they are called.
+    """
+
+    id: str
+    dim: int
+    preprocess: Preprocess | None
+    logit_scale: float = 100.0
+    logit_bias: float = 0.0
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    context_length: int | None = 77
+    licence: str = "unknown"
+    source: str = "unknown"
+    weights_sha256: str = ""
+
+    def image_fingerprint(self) -> str:
+        """Key of cached image vectors: weights and preprocessing, not the name."""
+        return self._digest({"preprocess": asdict(self.preprocess) if self.preprocess else None})
+
+    def text_fingerprint(self) -> str:
+        """Key of cached text vectors."""
+        return self._digest({"context": self.context_length})
+
+    def _digest(self, extra: dict[str, object]) -> str:
+        fields = {"weights": self.weights_sha256 or self.id, "dim": self.dim, **extra}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Encoder(ABC):
+    """Images and texts to unit vectors in one space. Stateless after construction; thread-safe."""
+
+    info: EncoderInfo
+
+    @abstractmethod
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) uint8 pixels, already resized and cropped, to (B, D) float32 unit rows."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """M texts to (M, D) float32 unit rows; M = 0 gives (0, D)."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the encoder's own tokenizer counts them, uncut, markers included.
+
+        The default counts words, for encoders without a tokenizer.
+        """
+        return [len(text.split()) + 2 for text in texts]
+
+    def close(self) -> None:  # noqa: B027 - optional hook
+        """Free sessions and memory."""

@@ -1,0 +1,165 @@
+"""The texts of every class, with what each is about, and where they came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from byname.errors import PromptError
+from byname.taxonomy import Taxonomy
+
+__all__ = ["Pair", "Prompt", "PromptSet", "Provenance"]
+
+
+class Prompt(BaseModel):
+    """One text of a class.
+
+    ``about``: id of the node, or name of the attribute, that the text is about; "" for the class
+    itself. ``template``: index of the template that all classes share; -1 for a text of one class
+    only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str = Field(min_length=1)
+    kind: str = "text"
+    about: str = ""
+    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    template: int = Field(default=-1, ge=-1)
+
+
+class Pair(BaseModel):
+    """Texts that tell class ``a`` from class ``b``, seen from ``a``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    a: str
+    b: str
+    texts: tuple[str, ...]
+
+
+class Provenance(BaseModel):
+    """Who made the texts."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    generator: str = ""
+    model: str = ""
+    date: str = ""
+    queries_sha256: str = ""
+
+
+class PromptSet(BaseModel):
+    """Texts of each class, keyed by class id, in the order of the taxonomy's classes.
+
+    Examples
+    --------
+    >>> PromptSet(classes={"cat": [Prompt(text="a photo of a cat.")]}).texts("cat")
+    ['a photo of a cat.']
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal["byname-prompts/1"] = "byname-prompts/1"
+    classes: dict[str, tuple[Prompt, ...]]
+    pairs: tuple[Pair, ...] = ()
+    provenance: Provenance = Provenance()
+
+    def texts(self, class_id: str) -> list[str]:
+        """Texts of one class, in order."""
+        return [prompt.text for prompt in self.classes[class_id]]
+
+    @classmethod
+    def from_templates(cls, taxonomy: Taxonomy, templates: Iterable[str], **provenance: str) -> PromptSet:
+        """Every template filled with every class's name. Each must hold ``{}`` exactly once.
+
+        Raises
+        ------
+        PromptError
+            For a template without ``{}``, or no template at all.
+        """
+        templates = tuple(templates)
+        if not templates:
+            raise PromptError("make prompts", "the list of templates is empty", "Give at least one.")
+        for template in templates:
+            # str.format is not used: a template is the user's text, and its other braces are inert.
+            if template.count("{}") != 1:
+                raise PromptError(
+                    f"use the template {template!r}",
+                    f"it holds {{}} {template.count('{}')} times",
+                    "Write {} once, where the class name goes: 'a photo of a {}.'",
+                )
+        classes = {
+            leaf.id: tuple(
+                Prompt(text=t.replace("{}", leaf.name), kind="template", template=p)
+                for p, t in enumerate(templates)
+            )
+            for leaf in taxonomy.classes
+        }
+        return cls(classes=classes, provenance=Provenance(**provenance))
+
+    @classmethod
+    def load(cls, path: str | Path) -> PromptSet:
+        """Read the JSON format ``byname-prompts/1``.
+
+        Raises
+        ------
+        PromptError
+            For a missing file, text that is not JSON, or JSON of another shape.
+        """
+        path = Path(path)
+        asked = f"read the prompts in '{path}'"
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise PromptError(asked, error.strerror or str(error), "Check the path.") from None
+        try:
+            return cls.model_validate_json(raw)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = "/".join(map(str, first["loc"])) or "the file"
+            raise PromptError(
+                asked,
+                f"at {where}: {first['msg']}",
+                'The format is {"format": "byname-prompts/1", "classes": {id: [{"text": ...}]}}; '
+                "see docs/formats.md.",
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON with one text a line, so that two versions can be compared line by line."""
+        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def align(self, taxonomy: Taxonomy) -> PromptSet:
+        """The same texts in the order of the taxonomy's classes.
+
+        Raises
+        ------
+        PromptError
+            When a class has no text, or a text belongs to no class.
+        """
+        wanted = [leaf.id for leaf in taxonomy.classes]
+        missing = [i for i in wanted if not self.classes.get(i)]
+        extra = sorted(set(self.classes) - set(wanted))
+        if missing or extra:
+            parts = []
+            if missing:
+                parts.append(f"no texts for {_some(missing)}")
+            if extra:
+                parts.append(f"texts for unknown classes {_some(extra)}")
+            raise PromptError(
+                "match the prompts with the classes",
+                " and ".join(parts),
+                "Ids must be equal; see 'byname taxonomy stats FILE' for the ids of your classes.",
+            )
+        return self.model_copy(update={"classes": {i: self.classes[i] for i in wanted}})
+
+    def summary(self) -> Mapping[str, Any]:
+        """Counts for provenance: classes, texts, kinds."""
+        kinds = Counter(p.kind for prompts in self.classes.values() for p in prompts)
+        return {"classes": len(self.classes), "texts": sum(kinds.values()), "kinds": dict(kinds)}
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(repr(n) for n in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,373 @@
+"""The contract of the five stages: what flows through them, and the registry of their members.
+
+A member is one file in one stage folder: a frozen dataclass of parameters, one class, one
+``@register``. It knows arrays, taxonomies and prompt sets; never files, encoders or clients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import re
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.errors import NeedsError, RecipeError
+
+if typing.TYPE_CHECKING:
+    from byname.promptset import PromptSet
+    from byname.taxonomy import Taxonomy
+
+__all__ = [
+    "STAGES",
+    "Answer",
+    "Batch",
+    "ClassTexts",
+    "Member",
+    "PromptMember",
+    "State",
+    "create",
+    "members",
+    "parse_spec",
+    "register",
+]
+
+Array = Any  # a NumPy or torch array; ops.py is the only file that tells them apart
+StageName = Literal["prompts", "weigh", "score", "refine", "decide"]
+STAGES: tuple[StageName, ...] = ("prompts", "weigh", "score", "refine", "decide")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The unlabeled images, as vectors. No field can hold a label of these images.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Unit rows.
+    views : array, shape (N, V, D), optional
+        Several crops of each image.
+    tokens : array, shape (N, T, D), optional
+        Patch vectors of each image.
+    second : array, shape (N, D2), optional
+        The same images through another encoder.
+    log_var : array, shape (N, D), optional
+        Log variance of each vector, from encoders that give one.
+    class_probs : tuple of arrays (N, K0) and (K0, D), optional
+        A classifier's probabilities over other classes, and the vectors of those classes.
+    captions : sequence of str, optional
+        One per image.
+    reference : array, shape (R, D), optional
+        Other unlabeled images.
+    support : Support, optional
+        Vectors with class ids, marked as pseudo-labelled, generated or labelled by the user.
+    """
+
+    X: Array
+    views: Array | None = None
+    tokens: Array | None = None
+    second: Array | None = None
+    log_var: Array | None = None
+    class_probs: tuple[Array, Array] | None = None
+    captions: tuple[str, ...] | None = None
+    reference: Array | None = None
+    support: Support | None = None
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+
+@dataclass(frozen=True)
+class Support:
+    """Vectors whose class is known or guessed; ``kind`` says which."""
+
+    vectors: Array
+    class_index: NDArray[np.intp]
+    kind: Literal["pseudo", "generated", "labelled"]
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """The texts of all classes, as vectors, each with what it is about.
+
+    Parameters
+    ----------
+    vectors : array, shape (M, D)
+        Unit rows.
+    class_index : array of int, shape (M,)
+        Index into ``taxonomy.classes``; -1 for a text of an inner node or of no class.
+    taxonomy : Taxonomy
+    prompt_index : array of int, shape (M,), optional
+        Which template, shared by all classes; -1 for a text of one class only.
+    node_id : tuple of str, length M, optional
+        Taxonomy node that the text is about; ``""`` for none.
+    kind : tuple of str, length M, optional
+        What sort of text: ``"template"``, ``"attribute"``, ...
+    level, group, context : array of int, shape (M,), optional
+        Level of a hierarchy of texts, subclass, and context of each text; -1 for none.
+    weight : array, shape (M,), optional
+        Weights that came with the texts; 1 where absent.
+    log_var : array, shape (M, D), optional
+    scale, bias : float
+        Logit scale and bias of the encoder.
+    pairs : tuple of (id A, id B, row numbers), optional
+        Texts about A against B, as row numbers into ``vectors``.
+    """
+
+    vectors: Array
+    class_index: NDArray[np.intp]
+    taxonomy: Taxonomy
+    prompt_index: NDArray[np.intp] | None = None
+    node_id: tuple[str, ...] | None = None
+    kind: tuple[str, ...] | None = None
+    level: NDArray[np.intp] | None = None
+    group: NDArray[np.intp] | None = None
+    context: NDArray[np.intp] | None = None
+    weight: NDArray[np.float64] | None = None
+    log_var: Array | None = None
+    scale: float = 100.0
+    bias: float = 0.0
+    pairs: tuple[tuple[str, str, tuple[int, ...]], ...] | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.taxonomy.classes)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the stages before have computed.
+
+    ``weight`` (M,) one per text; ``W`` (K, D), not necessarily unit rows; ``S`` (N, K) logits
+    whose softmax is the answer (a member that yields probabilities returns log(max(p, 1e-30))).
+    ``k``: how many ranks ``decide`` shall answer.
+    """
+
+    weight: Array | None = None
+    W: Array | None = None
+    S: Array | None = None
+    k: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What ``decide`` says of N images.
+
+    Parameters
+    ----------
+    node : array of int, shape (N, k)
+        Index into ``taxonomy.nodes``, best first; -1 where a rank is not filled.
+    probability : array, shape (N, k)
+    margin : array, shape (N,)
+        p1 - p2 over the classes; p1 where there is one class.
+    decision : array of str, shape (N,)
+        ``accept``, ``backoff`` or ``reject``.
+    """
+
+    node: NDArray[np.intp]
+    probability: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    decision: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """For members without parameters."""
+
+
+class _Configured:
+    """A name, a stage and a frozen dataclass of parameters."""
+
+    stage: ClassVar[StageName]
+    name: ClassVar[str]
+    Params: ClassVar[type] = NoParams
+    params: Any
+
+    def __init__(self, params: Any = None, **kwargs: Any) -> None:
+        if params is not None and kwargs:
+            raise TypeError("give either a Params object or keywords, not both")
+        self.params = params if params is not None else type(self).Params(**kwargs)
+
+    @property
+    def spec(self) -> str:
+        """The member as a user would write it, with the parameters that differ from the default."""
+        changed = [
+            f"{f.name}={_show(getattr(self.params, f.name))}"
+            for f in dataclasses.fields(self.params)
+            if getattr(self.params, f.name) != f.default
+        ]
+        return self.name + (f"[{','.join(changed)}]" if changed else "")
+
+    def __repr__(self) -> str:
+        return f"<{self.stage} {self.spec}>"
+
+
+class PromptMember(_Configured):
+    """Member of the first stage: classes to texts."""
+
+    stage: ClassVar[StageName] = "prompts"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def generate(self, taxonomy: Taxonomy) -> PromptSet:
+        """Texts for every class; deterministic."""
+        raise TypeError(f"{type(self).__name__} defines no generate()")
+
+
+class Member(_Configured):
+    """Member of one of the stages after ``prompts``.
+
+    ``fit`` learns from the unlabeled batch and the texts and stores what it learned in attributes
+    ending in ``_``; ``apply`` returns, by stage:
+
+    ========  ==========================================================================
+    weigh     W (K, D); and ``weight_`` (M,) is set by ``fit``
+    score     S (N, K) from ``state.W``
+    refine    S' (N, K) from ``state.S``
+    decide    :class:`Answer`
+    ========  ==========================================================================
+
+    ``needs`` names fields of Batch or ClassTexts that must be given, or ``"X"`` for a member whose
+    ``fit`` must see images. ``inductive`` says that, once fitted, ``apply`` treats each image by
+    itself, so that images can be streamed.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    inductive: ClassVar[bool] = True
+
+    def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
+        """Learn from unlabeled images; the default learns nothing."""
+        return self
+
+    def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
+        """Compute the stage's output."""
+        raise TypeError(f"{type(self).__name__} defines no apply()")
+
+    def check_needs(self, batch: Batch, texts: ClassTexts) -> None:
+        """Raise NeedsError for the first unmet need, before any work."""
+        for need in sorted(self.needs):
+            if need == "X":
+                met = len(batch) > 0
+            else:
+                met = getattr(batch, need, None) is not None or (
+                    getattr(texts, need, None) is not None
+                )
+            if not met:
+                raise NeedsError(
+                    f"run the {self.stage} member '{self.name}'",
+                    f"it needs '{need}', which this run does not have",
+                    "Give that input, or choose another member (byname list members).",
+                )
+
+
+AnyMember = type[_Configured]
+T = TypeVar("T", bound=AnyMember)
+_REGISTRY: dict[str, AnyMember] = {}
+
+
+def register(cls: T) -> T:
+    """Class decorator: make a member known under its ``name``, unique over all stages."""
+    other = _REGISTRY.get(cls.name)
+    if other is not None and (other.__module__, other.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise ValueError(f"the member name {cls.name!r} is taken by {other.__module__}")
+    if not (dataclasses.is_dataclass(cls.Params) and cls.Params.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise TypeError(f"{cls.__name__}.Params must be a frozen dataclass")
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def members(stage: StageName | None = None) -> dict[str, AnyMember]:
+    """Registered members by name, in alphabetical order, of one stage or of all."""
+    _load_all()
+    return {n: c for n, c in sorted(_REGISTRY.items()) if stage in (None, c.stage)}
+
+
+def create(spec: str, stage: StageName | None = None) -> Any:
+    """Make a member from ``"cpe"`` or ``"cpe[per_class=true]"``.
+
+    Raises
+    ------
+    RecipeError
+        For an unknown name, a member of another stage, an unknown parameter, or a value that does
+        not fit the parameter.
+
+    Examples
+    --------
+    >>> create("reject[min_probability=0.5]", "decide").params.min_probability
+    0.5
+    """
+    name, given = parse_spec(spec)
+    known = members(stage)
+    if name not in known:
+        other = members().get(name)
+        seen = f"'{name}' is a {other.stage} member" if other else f"there is no member '{name}'"
+        close = difflib.get_close_matches(name, known, 1)
+        guess = f"Did you mean '{close[0]}'? " if close else ""
+        raise RecipeError(
+            f"use '{spec}'" + (f" as the {stage} stage" if stage else ""),
+            seen,
+            f"{guess}Known: {', '.join(known) or 'none'}.",
+        )
+    return known[name](known[name].Params(**_typed(spec, known[name].Params, given)))
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split ``"name[a=1,b=x]"`` into the name and its parameters as text."""
+    found = re.fullmatch(r"\s*([A-Za-z][\w-]*)\s*(?:\[(.*)\])?\s*", spec, re.S)
+    if not found:
+        raise RecipeError(
+            f"read '{spec}'", "it is not of the form name or name[parameter=value,...]"
+        )
+    given: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in (found[2] or "").split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"read '{spec}'", f"'{part}' is not of the form parameter=value")
+        given[key.strip()] = value.strip()
+    return found[1], given
+
+
+def _typed(spec: str, params: type, given: dict[str, str]) -> dict[str, Any]:
+    """Texts to the types of the dataclass fields, through pydantic, which knows unions and bools."""
+    import pydantic
+
+    hints = typing.get_type_hints(params)
+    values = {}
+    for key, text in given.items():
+        if key not in hints:
+            known = ", ".join(f"{k}={_show(f.default)}" for k, f in _fields(params).items())
+            raise RecipeError(
+                f"use '{spec}'", f"it has no parameter '{key}'", f"It has: {known or 'none'}."
+            )
+        value: Any = None if text.lower() == "none" else text
+        try:
+            values[key] = pydantic.TypeAdapter(hints[key]).validate_python(value)
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise RecipeError(f"use '{spec}'", f"{key}={text!r} does not fit: {reason}") from None
+    return values
+
+
+def _fields(params: type) -> dict[str, Any]:
+    return {f.name: f for f in dataclasses.fields(params)}
+
+
+def _show(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _load_all() -> None:
+    """Import every module of the five stage folders, so that their members register."""
+    for stage in STAGES:
+        package = importlib.import_module(f"byname.{stage}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"byname.{stage}.{module.name}")
