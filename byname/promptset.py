@@ -71,7 +71,9 @@ class PromptSet(BaseModel):
         return [prompt.text for prompt in self.classes[class_id]]
 
     @classmethod
-    def from_templates(cls, taxonomy: Taxonomy, templates: Iterable[str], **provenance: str) -> PromptSet:
+    def from_templates(
+        cls, taxonomy: Taxonomy, templates: Iterable[str], **provenance: str
+    ) -> PromptSet:
         """Every template filled with every class's name. Each must hold ``{}`` exactly once.
 
         Raises
@@ -81,7 +83,9 @@ class PromptSet(BaseModel):
         """
         templates = tuple(templates)
         if not templates:
-            raise PromptError("make prompts", "the list of templates is empty", "Give at least one.")
+            raise PromptError(
+                "make prompts", "the list of templates is empty", "Give at least one."
+            )
         for template in templates:
             # str.format is not used: a template is the user's text, and its other braces are inert.
             if template.count("{}") != 1:

@@ -337,7 +337,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def _typed(spec: str, params: type, given: dict[str, str]) -> dict[str, Any]:
-    """Texts to the types of the dataclass fields, through pydantic, which knows unions and bools."""
+    """Texts to the types of the dataclass fields, by pydantic."""
     import pydantic
 
     hints = typing.get_type_hints(params)
