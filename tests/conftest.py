@@ -1,0 +1,27 @@
+"""Fixtures for all tests: an own cache, no network, and the shared data where it is present."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache, nor asks a model hub."""
+    base = Path(os.environ.get("BYNAME_TEST_CACHE") or tmp_path_factory.getbasetemp() / "cache")
+    monkeypatch.setenv("BYNAME_CACHE", str(base))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("BYNAME_ENCODER", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data: ``BYNAME_SHARED``, or ``shared`` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("BYNAME_SHARED") or beside)
+    if not (folder / "data").is_dir():
+        pytest.skip("needs the shared data folder: set BYNAME_SHARED")
+    return folder / "data"
