@@ -205,6 +205,11 @@ class _Configured:
         ]
         return self.name + (f"[{','.join(changed)}]" if changed else "")
 
+    def spec_all(self) -> list[str]:
+        """Every parameter with its value, as ``name=value``."""
+        names = [f.name for f in dataclasses.fields(self.params)]
+        return [f"{name}={_show(getattr(self.params, name))}" for name in names]
+
     def __repr__(self) -> str:
         return f"<{self.stage} {self.spec}>"
 
@@ -249,9 +254,11 @@ class Member(_Configured):
         """Compute the stage's output."""
         raise TypeError(f"{type(self).__name__} defines no apply()")
 
-    def check_needs(self, batch: Batch, texts: ClassTexts) -> None:
-        """Raise NeedsError for the first unmet need, before any work."""
-        for need in sorted(self.needs):
+    def check_needs(
+        self, batch: Batch, texts: ClassTexts, skip: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise NeedsError for the first unmet need that is not in ``skip``, before any work."""
+        for need in sorted(self.needs - skip):
             if need == "X":
                 met = len(batch) > 0
             else:

@@ -1,1 +1,1 @@
-""""""
+"""Whatever yields an encoder or a classification head."""

@@ -1,1 +1,1 @@
-""""""
+"""Stage 5, what is answered: logits to a leaf, an ancestor, several classes or none."""

@@ -86,5 +86,16 @@ class Encoder(ABC):
         """
         return [len(text.split()) + 2 for text in texts]
 
+    def lookup(self, keys: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, str]] | None:
+        """Ready vectors by file name, for encoders that hold them instead of taking pixels.
+
+        Returns
+        -------
+        tuple or None
+            Vectors (N, D) of the keys that are known, in order, and a reason for each other key.
+            None, the default: images must be encoded.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 - optional hook
         """Free sessions and memory."""

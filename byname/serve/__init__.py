@@ -1,1 +1,1 @@
-""""""
+"""The small web app."""

@@ -1,0 +1,291 @@
+"""The command line: verbs only, no logic."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from byname import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Label images by the names of their classes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+taxonomy_app = typer.Typer(
+    help="Check, describe and convert class lists and trees.", no_args_is_help=True
+)
+app.add_typer(taxonomy_app, name="taxonomy")
+
+Images = Annotated[
+    str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")
+]
+Classes = Annotated[str, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")]
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]")
+]
+BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads of the encoder; default all.", min=1)]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Use and keep no vectors of other runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of a list file that names the images.")
+]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offers it.")]
+Lineage = Annotated[
+    str | None, typer.Option(help="Columns that make the tree, root first: group,coarse,name.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"byname {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def classify(
+    images: Images,
+    classes: Classes,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help=".csv, .jsonl or .parquet; - for CSV on stdout."),
+    ] = None,
+    encoder: EncoderOption = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")
+    ] = "ensemble",
+    k: Annotated[int, typer.Option("-k", help="Ranks per image.", min=1)] = 1,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompts member, or a prompt file.")] = None,
+    weigh: Annotated[str | None, typer.Option(help="Stage member.")] = None,
+    score: Annotated[str | None, typer.Option(help="Stage member.")] = None,
+    refine: Annotated[str | None, typer.Option(help="Stage member.")] = None,
+    decide: Annotated[
+        str | None, typer.Option(help="Stage member: reject[min_probability=0.6].")
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Answer on this level: its name or depth.")
+    ] = None,
+    lineage: Lineage = None,
+    image_column: ImageColumn = None,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+    device: Device = "cpu",
+    no_cache: NoCache = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label every image with the best of the classes."""
+    from byname import commands
+
+    commands.classify(
+        images,
+        output,
+        k=k,
+        image_column=image_column,
+        quiet=quiet,
+        options={
+            "classes": classes,
+            "encoder": encoder,
+            "recipe": recipe,
+            "templates": template or None,
+            "prompts": prompts,
+            "weigh": weigh,
+            "score": score,
+            "refine": refine,
+            "decide": decide,
+            "level": level,
+            "lineage": _columns(lineage),
+            "batch_size": batch_size,
+            "threads": threads,
+            "device": device,
+            "cache": not no_cache,
+        },
+    )
+
+
+@app.command()
+def embed(
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
+    encoder: EncoderOption = None,
+    image_column: ImageColumn = None,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+    device: Device = "cpu",
+    no_cache: NoCache = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the vectors of every image, for 'byname classify FILE.parquet'."""
+    from byname import commands
+
+    commands.embed(
+        images,
+        output,
+        encoder=encoder,
+        image_column=image_column,
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        cache=not no_cache,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def demo(
+    recipe: Annotated[str, typer.Option("--recipe", "-r")] = "ensemble",
+    keep: Annotated[
+        Path | None, typer.Option(help="Write the demo's photos and classes here.")
+    ] = None,
+) -> None:
+    """Label some photos that come with scikit-image and scikit-learn, offline."""
+    from byname.demo import run_demo
+
+    run_demo(recipe, keep)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="encoders, recipes or members.")] = "recipes",
+    pattern: Annotated[str, typer.Argument(help="Only names like this: 'siglip*'.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List encoders, recipes or stage members."""
+    from byname import commands
+
+    commands.list_things(what, pattern, as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete it.")] = False,
+    kind: Annotated[str | None, typer.Option(help="Only this part: runs, texts, mini.")] = None,
+) -> None:
+    """Show the cache, or clear it; deleting it is always safe."""
+    from byname import commands
+
+    commands.cache(clear, kind)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    no_network: Annotated[bool, typer.Option("--no-network", help="Do not ask the hub.")] = False,
+) -> None:
+    """Say what is installed, reachable and fast here."""
+    from byname import commands
+
+    commands.doctor(as_json, network=not no_network)
+
+
+@app.command("sort")
+def sort_(
+    rows: Annotated[Path, typer.Argument(help="Output of 'byname classify'.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder that gets a folder per class.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the photos, if it moved.")] = None,
+    how: Annotated[str, typer.Option(help="link, hardlink or copy.")] = "link",
+    by: Annotated[str, typer.Option(help="Name the folders by label or by id.")] = "label",
+) -> None:
+    """Link or copy the photos into a folder per class."""
+    from byname import commands
+
+    commands.sort(rows, into, images, how, by)
+
+
+@taxonomy_app.command("check")
+def taxonomy_check(classes: Annotated[str, typer.Argument()], lineage: Lineage = None) -> None:
+    """Read a class list or tree and say what is wrong or doubtful with it."""
+    from byname import commands
+
+    commands.taxonomy_check(classes, _columns(lineage))
+
+
+@taxonomy_app.command("stats")
+def taxonomy_stats(
+    classes: Annotated[str, typer.Argument()],
+    lineage: Lineage = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Counts of leaves, nodes and heights, and the histogram of LCA heights."""
+    from byname import commands
+
+    commands.taxonomy_stats(classes, _columns(lineage), as_json)
+
+
+@taxonomy_app.command("convert")
+def taxonomy_convert(
+    classes: Annotated[str, typer.Argument()],
+    output: Annotated[Path, typer.Argument(help=".csv, .tsv, .json, .nwk or .txt")],
+    lineage: Lineage = None,
+) -> None:
+    """Write a class list or tree in another format."""
+    from byname import commands
+
+    commands.taxonomy_convert(classes, _columns(lineage), output)
+
+
+def _columns(text: str | None) -> tuple[str, ...] | None:
+    return tuple(c.strip() for c in text.split(",") if c.strip()) if text else None
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: an error of the user's is one line and exit code 2, never a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        from byname.console import say
+
+        say("stopped; finished images are kept: the same command goes on where this one ended")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone: not an error, and nobody is left to tell.
+        sys.stderr.close()
+        code = 1
+    except Exception as error:  # sorted here into the user's errors and our own
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    from byname.console import say
+    from byname.errors import BynameError
+
+    if isinstance(error, BynameError):
+        say(f"error: {error}")
+        return 2
+    # Typer's usage errors; newer versions carry their own copy of click's classes.
+    shown = getattr(error, "format_message", None)
+    if shown is not None:
+        context = getattr(error, "ctx", None)
+        say(f"error: {shown()} See '{context.command_path if context else 'byname'} --help'.")
+        return 2
+    raise error
+
+
+if __name__ == "__main__":
+    main()

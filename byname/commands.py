@@ -1,0 +1,306 @@
+"""What the command line's verbs do."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from byname.cache import cache_dir, cache_entries, clear_cache
+from byname.classifier import Classifier
+from byname.console import Counter, collect_warnings, console, progress_bar, say, text_progress
+from byname.console import table as print_table
+from byname.doctor import examine
+from byname.embeddings import Embeddings
+from byname.encoders import list_encoders, load_encoder
+from byname.errors import UsageError
+from byname.images.sources import Source
+from byname.inputs import as_embeddings, open_images
+from byname.provenance import run_record
+from byname.recipes import list_recipes
+from byname.rows import check_output, write_csv, write_record, write_rows
+from byname.sorter import sort_photos
+from byname.stage import members
+from byname.taxonomy_io import read_taxonomy, write_taxonomy
+from byname.taxonomy_io import taxonomy_stats as stats_of
+
+__all__ = [
+    "cache",
+    "classify",
+    "doctor",
+    "embed",
+    "list_things",
+    "sort",
+    "taxonomy_check",
+    "taxonomy_convert",
+    "taxonomy_stats",
+]
+
+SHOWN_ROWS = 50
+
+
+def classify(
+    images: str,
+    output: str | None,
+    *,
+    k: int,
+    image_column: str | None,
+    quiet: bool,
+    options: Mapping[str, Any],
+) -> None:
+    """``byname classify``: arguments first, then images, then rows."""
+    start, counter = time.perf_counter(), Counter()
+    path = Path(output) if output not in (None, "-") else None
+    with collect_warnings() as warned:
+        if path is not None:
+            check_output(path)
+        source = _open(images, image_column)
+        model = Classifier(**options)
+        with text_progress(quiet) as advance_texts:
+            model.prepare(advance_texts)
+        ready = time.perf_counter()
+        if not quiet:
+            _announce(source, model)
+        with progress_bar(counter, len(source), quiet) as advance:
+            model.progress = advance
+            table = model.table(source, k)
+        counts = _counts(table, counter)
+        seconds = {
+            "prepare": ready - start,
+            "images": counter.seconds,
+            "total": time.perf_counter() - start,
+        }
+        if path is not None:
+            record = run_record(
+                encoder=model.encoder_,
+                images=_describe(source),
+                counts=counts,
+                seconds=seconds,
+                warnings=warned,
+                model=model,
+            )
+            write_rows(table, path, record)
+    if output == "-":
+        write_csv(table, sys.stdout.buffer)
+    elif path is None:
+        _show(table)
+    if not quiet:
+        _summarise(counts, seconds, path)
+    _fail_if_nothing_was_read(counts)
+
+
+def _open(images: str, image_column: str | None) -> Source | Embeddings:
+    source = open_images(images, image_column=image_column)
+    if isinstance(source, Source):
+        for text in source.warnings:
+            say(f"warning: {text}")
+    return source
+
+
+def _announce(source: Source | Embeddings, model: Classifier) -> None:
+    for text in model.taxonomy_.warnings:
+        say(f"note: {text}")
+    texts = model.prompts_.summary()["texts"]
+    say(
+        f"{len(source)} images, {len(model.taxonomy_)} classes, {texts} texts, "
+        f"encoder {model.encoder_.info.id}, recipe {model.recipe_.name}"
+    )
+
+
+def _describe(source: Source | Embeddings) -> dict[str, Any]:
+    kind = source.kind if isinstance(source, Source) else "embeddings"
+    return {"root": source.root, "kind": kind, "count": len(source)}
+
+
+def _counts(table: pa.Table, counter: Counter) -> dict[str, int]:
+    first = table.filter(pc.equal(table["rank"], 1))
+    failed = len(first) - first["error"].null_count
+    return {
+        "images": len(first),
+        "errors": failed,
+        "rejected": int(pc.sum(pc.equal(first["decision"], "reject")).as_py() or 0),
+        "encoded": counter.encoded,
+        "from_cache": counter.known,
+        "rows": len(table),
+    }
+
+
+def _summarise(counts: Mapping[str, int], seconds: Mapping[str, float], path: Path | None) -> None:
+    parts = [f"{counts['images']} images in {seconds['total']:.1f} s"]
+    if counts["encoded"]:
+        parts.append(f"{counts['encoded']} encoded ({counts['encoded'] / seconds['images']:.1f}/s)")
+    if counts["from_cache"]:
+        parts.append(f"{counts['from_cache']} vectors were known")
+    if counts["rejected"]:
+        parts.append(f"{counts['rejected']} rejected")
+    if counts["errors"]:
+        parts.append(f"{counts['errors']} could not be read (see the column 'error')")
+    say(", ".join(parts) + (f" -> {path}" if path else ""))
+
+
+def _fail_if_nothing_was_read(counts: Mapping[str, int]) -> None:
+    if counts["images"] and counts["errors"] == counts["images"]:
+        raise UsageError(
+            "classify these images",
+            f"none of the {counts['images']} could be read",
+            "The column 'error' says why for each of them.",
+        )
+
+
+def _show(table: pa.Table) -> None:
+    columns: tuple[str, ...] = ("file_name", "rank", "label", "probability", "decision")
+    if table["error"].null_count < len(table):
+        columns = (*columns, "error")
+    shown = table.slice(0, SHOWN_ROWS).select(columns).to_pylist()
+    print_table("", columns, [[row[c] for c in columns] for row in shown])
+    if len(table) > SHOWN_ROWS:
+        say(f"... and {len(table) - SHOWN_ROWS} more rows; write them with -o FILE")
+
+
+def embed(
+    images: str,
+    output: Path,
+    *,
+    encoder: str | None,
+    image_column: str | None,
+    batch_size: int,
+    threads: int | None,
+    device: str,
+    cache: bool,
+    quiet: bool,
+) -> None:
+    """``byname embed``."""
+    start, counter = time.perf_counter(), Counter()
+    with collect_warnings() as warned:
+        check_output(output, suffixes=(".parquet",))
+        source = _open(images, image_column)
+        if isinstance(source, Embeddings):
+            raise UsageError(f"embed '{images}'", "it holds vectors already", "Classify it.")
+        model = load_encoder(encoder, device=device, threads=threads)
+        with progress_bar(counter, len(source), quiet) as advance:
+            found = as_embeddings(
+                source, model, batch_size=batch_size, cache=cache, progress=advance
+            )
+        seconds = {"images": counter.seconds, "total": time.perf_counter() - start}
+        counts = {
+            "images": len(found) + len(found.errors),
+            "errors": len(found.errors),
+            "rejected": 0,
+            "encoded": counter.encoded,
+            "from_cache": counter.known,
+        }
+        record = run_record(
+            encoder=model,
+            images=_describe(source),
+            counts=counts,
+            seconds=seconds,
+            warnings=warned,
+        )
+        found.save(output)
+        write_record(output, record)
+    if not quiet:
+        _summarise(counts, seconds, output)
+    _fail_if_nothing_was_read(counts)
+
+
+def list_things(what: str, pattern: str, as_json: bool) -> None:
+    """``byname list``."""
+    columns: tuple[str, ...]
+    if what == "encoders":
+        rows = list_encoders(pattern)
+        columns = ("id", "size_mb", "licence", "input_size", "dim", "offline", "note")
+    elif what == "recipes":
+        rows = [r for r in list_recipes() if fnmatch(str(r["name"]), pattern)]
+        columns = ("name", "prompts", "weigh", "score", "refine", "decide", "needs", "paper")
+    elif what == "members":
+        rows = [
+            {
+                "name": name,
+                "stage": member.stage,
+                "parameters": ", ".join(member().spec_all()),
+                "what": (member.__doc__ or "").strip().splitlines()[0],
+            }
+            for name, member in members().items()
+            if fnmatch(name, pattern)
+        ]
+        columns = ("name", "stage", "parameters", "what")
+    else:
+        raise UsageError(
+            f"list '{what}'", "there is no such list", "Use encoders, recipes, members."
+        )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print_table("", columns, [[row.get(c) for c in columns] for row in rows])
+    if what == "encoders":
+        say("offline = usable now without a network")
+
+
+def cache(clear: bool, kind: str | None) -> None:
+    """``byname cache``."""
+    if clear:
+        print(f"freed {clear_cache(kind) / 1e6:.1f} MB")
+        return
+    rows = [(e.kind, e.files, round(e.bytes / 1e6, 1)) for e in cache_entries()]
+    print_table("", ("part", "files", "MB"), rows)
+    print(cache_dir())
+
+
+def doctor(as_json: bool, *, network: bool) -> None:
+    """``byname doctor``."""
+    report = examine(network=network)
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    rows = [(name, value) for name, value in report["versions"].items()]
+    rows += [("processors", report["processors"])]
+    for extra, missing in report["extras"].items():
+        text = f"missing: {', '.join(missing)}; pip install 'byname[{extra}]'" if missing else "yes"
+        rows.append((f"extra [{extra}]", text))
+    rows.append(("encoders usable offline", ", ".join(report["encoders_offline"]) or "none"))
+    rows += [(f"cache: {name}", value) for name, value in report["cache"].items()]
+    rows += [(f"hub: {name}", value) for name, value in report.get("hub", {}).items()]
+    rows += [(f"speed: {name}", value) for name, value in report["speed"].items()]
+    print_table("", ("what", "found"), rows)
+
+
+def sort(rows: Path, into: Path, images: Path | None, how: str, by: str) -> None:
+    """``byname sort``."""
+    for value, allowed in ((how, ("link", "hardlink", "copy")), (by, ("label", "id"))):
+        if value not in allowed:
+            raise UsageError("sort", f"'{value}' is not one of {', '.join(allowed)}")
+    counts = sort_photos(rows, into, images=images, how=how, by=by)  # type: ignore[arg-type]
+    print(", ".join(f"{n} {name}" for name, n in counts.items()) or "nothing to sort")
+
+
+def taxonomy_check(classes: str, lineage: tuple[str, ...] | None) -> None:
+    """``byname taxonomy check``: errors are raised, warnings are printed."""
+    taxonomy = read_taxonomy(classes, lineage=lineage)
+    for text in taxonomy.warnings:
+        print(f"warning: {text}")
+    print(f"{len(taxonomy)} classes, height {int(taxonomy.heights[0])}: usable")
+
+
+def taxonomy_stats(classes: str, lineage: tuple[str, ...] | None, as_json: bool) -> None:
+    """``byname taxonomy stats``."""
+    found = stats_of(read_taxonomy(classes, lineage=lineage))
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in found.items()]
+    print_table("", ("what", "value"), rows)
+
+
+def taxonomy_convert(classes: str, lineage: tuple[str, ...] | None, output: Path) -> None:
+    """``byname taxonomy convert``."""
+    check_output(output, suffixes=(".csv", ".tsv", ".json", ".nwk", ".txt"))
+    taxonomy = read_taxonomy(classes, lineage=lineage)
+    write_taxonomy(taxonomy, output)
+    console.print(f"{len(taxonomy)} classes -> {output}", markup=False)

@@ -1,0 +1,67 @@
+"""Opening ONNX Runtime sessions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from byname.errors import EncoderError
+
+__all__ = ["open_session"]
+
+
+def open_session(
+    model: Path | bytes, name: str, *, threads: int | None = None, device: str = "cpu"
+) -> Any:
+    """An ``onnxruntime.InferenceSession``.
+
+    Parameters
+    ----------
+    model : path or bytes
+        A file (which may have its weights in files beside it), or a serialised model.
+    name : str
+        How to call the model in messages.
+    threads : int, optional
+        Threads within an operator; all cores by default.
+    device : {"cpu", "cuda"}
+
+    Raises
+    ------
+    EncoderError
+        If the model cannot be loaded, or the device is not there.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=_providers(ort, name, device))
+    except EncoderError:
+        raise
+    # onnxruntime raises a dozen classes of its own without a common base
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        raise EncoderError(
+            f"load '{name}'",
+            f"onnxruntime refused it ({type(error).__name__}: {reason})",
+            "The file is cut short, is not an ONNX model, or needs a newer onnxruntime: "
+            "download or export it again.",
+        ) from None
+
+
+def _providers(ort: Any, name: str, device: str) -> list[str]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    available = ort.get_available_providers()
+    if device == "cuda" and "CUDAExecutionProvider" in available:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    raise EncoderError(
+        f"run '{name}' on device '{device}'",
+        f"onnxruntime offers {', '.join(available)} here",
+        "Use device 'cpu'"
+        + (", or install onnxruntime-gpu for 'cuda'." if device == "cuda" else " or 'cuda'."),
+    )

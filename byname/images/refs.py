@@ -1,0 +1,147 @@
+"""One listed image, and how its bytes are read."""
+
+# Paths are text here: pathlib drops './' from names, and is slow for a million files.
+# ruff: noqa: PTH114, PTH116, PTH123
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from byname.errors import ImageError
+
+__all__ = ["IMAGE_EXTENSIONS", "MAX_FILE_BYTES", "ImageRef", "kind_of", "make_ref", "unicode_name"]
+
+IMAGE_EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".avif"),
+        *(".bmp", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ico", ".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
+"""Lower-case; files are matched in any case. What Pillow decodes without further packages."""
+MAX_FILE_BYTES = 512 * 2**20
+"""Largest file that is read into memory as one image."""
+
+_ASKED = "read the image"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image of a source, not yet opened.
+
+    Parameters
+    ----------
+    key : str
+        ``file_name`` of the output: relative to the source, POSIX separators, valid Unicode (bytes
+        that are not UTF-8 as ``\\xff``).
+    path : str
+        File to open (its undecodable bytes as surrogate escapes), or the tar that holds it.
+    offset, length : int
+        Where the image lies in the tar, in bytes; -1 for a file of its own.
+    size, mtime_ns : int
+        Of the file or the tar, for a run's fingerprint; 0 where it could not be asked for.
+    """
+
+    key: str
+    path: str
+    offset: int = -1
+    length: int = -1
+    size: int = 0
+    mtime_ns: int = 0
+
+    def read(self, *, limit: int = MAX_FILE_BYTES) -> bytes:
+        """Read the bytes of the image. Never blocks on a pipe or a device.
+
+        Parameters
+        ----------
+        limit : int
+            Most bytes that are read.
+
+        Raises
+        ------
+        ImageError
+            Where the file is missing, unreadable, not a regular file, or larger than ``limit``, or
+            where its tar ends before it does.
+
+        Examples
+        --------
+        >>> ImageRef("a.jpg", "no/such/a.jpg").read()
+        Traceback (most recent call last):
+        byname.errors.ImageError: the file does not exist
+        """
+        try:
+            if not stat.S_ISREG(mode := os.stat(self.path).st_mode):
+                raise ImageError(_ASKED, f"not a regular file but a {kind_of(mode)}")
+            # Should a pipe take its place in between, O_NONBLOCK keeps the open from hanging.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            with open(os.open(self.path, flags), "rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                wanted = size if self.offset < 0 else self.length
+                if wanted > limit:
+                    seen = f"the file has {wanted:,} bytes, more than the limit of {limit:,}"
+                    raise ImageError(_ASKED, seen)
+                stream.seek(max(self.offset, 0))
+                data = stream.read(wanted)
+        except ImageError:
+            raise
+        except (OSError, ValueError, MemoryError) as error:
+            raise ImageError(_ASKED, _why(error, self.path)) from None
+        if self.offset >= 0 and len(data) < self.length:
+            seen = f"its tar is truncated: {len(data):,} of its {self.length:,} bytes are there"
+            raise ImageError(_ASKED, seen)
+        return data
+
+
+def make_ref(key: str, path: str, entry: os.DirEntry[str] | None = None) -> ImageRef:
+    """List a file under a key, with its size and time where they can be asked for."""
+    try:
+        here = entry.stat() if entry is not None else os.stat(path)
+    except (OSError, ValueError):
+        return ImageRef(unicode_name(key), path)
+    return ImageRef(unicode_name(key), path, size=here.st_size, mtime_ns=here.st_mtime_ns)
+
+
+def unicode_name(name: str) -> str:
+    """The name as valid Unicode with POSIX separators.
+
+    Examples
+    --------
+    >>> print(unicode_name("caf" + chr(0xDCE9) + ".jpg") == "caf" + chr(92) + "xe9.jpg")
+    True
+    """
+    if os.sep != "/":
+        name = name.replace(os.sep, "/")
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def kind_of(mode: int) -> str:
+    """Name of the kind of file that a ``st_mode`` stands for."""
+    kinds = (
+        (stat.S_ISDIR, "folder"),
+        (stat.S_ISFIFO, "pipe (FIFO)"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "device"),
+        (stat.S_ISBLK, "device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "file")
+
+
+def _why(error: Exception, path: str) -> str:
+    """Say in words why a file could not be read; never with its path."""
+    if isinstance(error, FileNotFoundError):
+        link = os.path.islink(path)
+        return "it is a link to a file that does not exist" if link else "the file does not exist"
+    if isinstance(error, PermissionError):
+        return "no permission to read the file"
+    if isinstance(error, MemoryError):
+        return "not enough memory to read the file"
+    if isinstance(error, OSError):
+        if error.errno == errno.ELOOP:
+            return "it is a link that leads back to itself"
+        return f"the file cannot be read ({error.strerror or type(error).__name__})"
+    return "its name holds a NUL character"

@@ -1,0 +1,239 @@
+"""The stages after ``prompts``, wired over arrays: no files, no encoders."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from byname import ops
+from byname.errors import EmbeddingsError, PromptError, UsageError
+from byname.stage import Answer, Array, Batch, ClassTexts, Member, State
+
+if TYPE_CHECKING:
+    from byname.recipes import Recipe
+    from byname.taxonomy import Taxonomy
+
+__all__ = ["Pipeline"]
+
+_BATCH = frozenset(f.name for f in fields(Batch))
+_PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
+
+
+class Pipeline:
+    """A recipe over stored vectors.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its prompts stage is not used here: the texts come to ``fit`` as vectors.
+
+    Attributes
+    ----------
+    inductive : bool
+        Whether, once fitted, every image is treated by itself.
+    weight_ : array, shape (M,)
+        After ``fit``: weight of each text.
+    W_ : array, shape (K, D)
+        After ``fit``: class vectors, not necessarily unit rows.
+
+    Examples
+    --------
+    >>> from byname.recipes import get_recipe
+    >>> from byname.taxonomy import Taxonomy
+    >>> texts = ClassTexts(np.eye(2), np.array([0, 1]), Taxonomy.from_names(["cat", "dog"]))
+    >>> pipeline = Pipeline(get_recipe("plain")).fit(texts)
+    >>> answer, taxonomy = pipeline.decide(pipeline.scores(Batch(np.array([[0.6, 0.8]]))))
+    >>> taxonomy.nodes[answer.node[0, 0]].name
+    'dog'
+    """
+
+    weight_: Array
+    W_: Array
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.weigh: Member = recipe.create("weigh")
+        self.score: Member = recipe.create("score")
+        self.refine: Member | None = recipe.create("refine")
+        self.decider: Member = recipe.create("decide")
+        self._texts: ClassTexts | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in the order in which data flows."""
+        made = (self.weigh, self.score, self.refine, self.decider)
+        return tuple(member for member in made if member is not None)
+
+    @property
+    def inductive(self) -> bool:
+        """Whether, once fitted, every image is treated by itself."""
+        return all(member.inductive for member in self.members)
+
+    def fit(self, texts: ClassTexts, batch: Batch | None = None) -> Pipeline:
+        """Weigh the texts, and let the inductive members learn from the unlabeled images.
+
+        Parameters
+        ----------
+        texts : ClassTexts
+        batch : Batch, optional
+            Unlabeled images; none are the same as N = 0.
+
+        Raises
+        ------
+        NeedsError, EmbeddingsError, PromptError
+            Before any work, where an input is missing or does not fit.
+        """
+        _check_texts(texts)
+        batch = Batch(texts.vectors[:0]) if batch is None else batch
+        _check_width(batch, texts)
+        for member in self.members:
+            now = member is self.weigh or (member.inductive and _learns(member)) or len(batch)
+            # Otherwise what a batch brings can still come with the images that are to be scored.
+            member.check_needs(batch, texts, frozenset() if now else _BATCH)
+        self._texts = texts
+        self.weigh.fit(batch, texts, State())
+        self.weight_ = getattr(self.weigh, "weight_", None)
+        self.W_ = self.weigh.apply(batch, texts, State(weight=self.weight_))
+        state, after = self._state(), self.members[1:]
+        for i, member in enumerate(after):
+            if not any(m.inductive and _learns(m) for m in after[i:]):
+                break  # nobody is left who would look at the scores of this batch
+            if i:
+                state = replace(state, S=self._apply(after[i - 1], batch, state))
+            if member.inductive:
+                member.fit(batch, texts, state)
+        return self
+
+    def scores(self, batch: Batch, *, block: int = 4096) -> Array:
+        """S' (N, K): logits whose softmax is the answer.
+
+        Parameters
+        ----------
+        batch : Batch
+            Of N images. A member that is not inductive sees them all at once.
+        block : int
+            Images at a time for the other members; it does not change the result.
+
+        Raises
+        ------
+        NeedsError, EmbeddingsError, UsageError
+            Where an input is missing or does not fit, or before ``fit``.
+        """
+        texts = self._fitted()
+        _check_width(batch, texts)
+        for member in self.members:
+            member.check_needs(batch, texts, frozenset({"X"}))
+        stages = [m for m in (self.score, self.refine) if m is not None]
+        streamed = list(takewhile(lambda m: m.inductive, stages))
+        S, parts = None, []
+        for rows in _rows(batch, block) if streamed else ():
+            state = self._state()
+            for member in streamed:
+                state = replace(state, S=self._apply(member, rows, state))
+            parts.append(state.S)
+        if parts:
+            S = ops.concat(parts)
+        for member in stages[len(streamed) :]:
+            S = self._apply(member, batch, self._state(S))
+        return S
+
+    def decide(
+        self, S: Array, *, k: int = 1, level: int | str | None = None
+    ) -> tuple[Answer, Taxonomy]:
+        """What is answered for logits (N, K).
+
+        Parameters
+        ----------
+        S : array, shape (N, K)
+        k : int
+            Ranks to answer.
+        level : int or str, optional
+            Decide between the ancestors at this depth; their probability is the sum over their
+            classes.
+
+        Returns
+        -------
+        Answer, Taxonomy
+            ``Answer.node`` counts the nodes of this taxonomy, which is cut where ``level`` is
+            given.
+        """
+        texts, decider = self._fitted(), self.decider
+        if k < 1:
+            raise UsageError(f"answer with {k} ranks", "the number is below 1", "Give 1 or more.")
+        batch, state = Batch(S[:, :0]), replace(self._state(S), k=k)
+        if level is not None:
+            cut, index = texts.taxonomy.cut(level)
+            P = ops.segment_sum(ops.softmax(S).T, index, len(cut.classes)).T
+            own = ops.to_numpy(texts.class_index)
+            texts = replace(texts, taxonomy=cut, class_index=np.where(own < 0, -1, index[own]))
+            state = replace(state, S=ops.log_probability(P), W=None)
+        if _learns(decider) and (level is not None or not decider.inductive):
+            # What it learned was about the classes and not these groups, or about other images.
+            decider = copy.copy(decider).fit(batch, texts, state)
+        return decider.apply(batch, texts, state), texts.taxonomy
+
+    def _state(self, S: Array | None = None) -> State:
+        return State(weight=self.weight_, W=self.W_, S=S)
+
+    def _fitted(self) -> ClassTexts:
+        if self._texts is None:
+            raise UsageError("score images", "the pipeline has no class texts yet", "Call fit().")
+        return self._texts
+
+    def _apply(self, member: Member, batch: Batch, state: State) -> Any:
+        """Apply a member; one that is not inductive learns from this batch, in a copy."""
+        texts = self._fitted()
+        if not member.inductive and len(batch):
+            member = copy.copy(member).fit(batch, texts, state)
+        elif not member.inductive and member.stage == "refine":
+            return state.S  # no image, nothing to learn from
+        return member.apply(batch, texts, state)
+
+
+def _learns(member: Member) -> bool:
+    return type(member).fit is not Member.fit
+
+
+def _rows(batch: Batch, size: int) -> Iterator[Batch]:
+    """The batch in blocks of images; one empty block where it is empty."""
+    given = {
+        f.name: value
+        for f in fields(batch)
+        if f.name not in _PER_BATCH and (value := getattr(batch, f.name)) is not None
+    }
+    for part in ops.blocks(len(batch), size) if len(batch) else [slice(0, 0)]:
+        cut: dict[str, Any] = {name: value[part] for name, value in given.items()}
+        if batch.class_probs is not None:
+            cut["class_probs"] = (batch.class_probs[0][part], batch.class_probs[1])
+        yield replace(batch, **cut)
+
+
+def _check_width(batch: Batch, texts: ClassTexts) -> None:
+    wide, known = tuple(batch.X.shape), texts.vectors.shape[1]
+    if len(wide) != 2 or wide[1] != known:
+        raise EmbeddingsError(
+            "compare the images with the class texts",
+            f"the image vectors have the shape {wide}, the text vectors are {known} wide",
+            "Both must come from one encoder, one row an image.",
+        )
+
+
+def _check_texts(texts: ClassTexts) -> None:
+    shape, index = tuple(texts.vectors.shape), ops.to_numpy(texts.class_index)
+    if len(shape) != 2 or index.shape != shape[:1]:
+        raise PromptError(
+            "use the class texts",
+            f"their vectors have the shape {shape}, their classes {index.shape}",
+            "Give vectors (M, D) and one class index for each.",
+        )
+    if len(index) and not (index.min() >= -1 and index.max() < texts.n_classes):
+        raise PromptError(
+            "use the class texts",
+            f"class indices go from {index.min()} to {index.max()}",
+            f"They count {texts.n_classes} classes from 0; -1 is for texts of no class.",
+        )

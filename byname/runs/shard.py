@@ -1,0 +1,179 @@
+"""One shard: read, decode, encode, journal, write the part. Knows no engine."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from byname.embeddings import vectors_of
+from byname.encoders.base import Encoder
+from byname.errors import EncoderError, ImageError
+from byname.images.decode import decode
+from byname.images.preprocess import Preprocess, to_pixels
+from byname.images.sources import ImageRef
+from byname.runs.parts import Journal, Row, read_part, rows_table, write_part
+from byname.runs.plan import Plan
+from byname.runs.reuse import ReuseIndex
+
+__all__ = ["Progress", "process_shard"]
+
+Progress: TypeAlias = Callable[[int, bool], None]
+"""Called with how many more images are done, and whether they had to be encoded."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file's content hash, and one of: pixels (H, W, 3), a known vector (D,), an error."""
+
+    content: bytes
+    pixels: NDArray[np.uint8] | None = None
+    vector: NDArray[np.float16] | None = None
+    error: str = ""
+
+
+def process_shard(
+    plan: Plan,
+    index: int,
+    encoder: Encoder,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    reuse: ReuseIndex | None = None,
+    progress: Progress = lambda done, encoded: None,
+) -> pa.Table:
+    """Make the part of one shard, or return it if it is there; idempotent.
+
+    What an earlier, killed call finished is kept. Images with an error are tried again, since a
+    missing permission or an absent network drive may have been mended. The table's rows are in
+    the order of ``plan.shard(index)``.
+    """
+    refs = plan.shard(index)
+    with FileLock(plan.folder / f"part-{index:05d}.lock"):
+        table, complete = read_part(plan.folder, index, plan.settings.dim, [r.key for r in refs])
+        rows = _good_rows(table)
+        failed = 0 if table is None else len(table) - len(rows)
+        progress(len(rows), False)
+        if table is not None and complete and not failed:
+            return table
+        start = time.time()
+        journal = Journal(
+            plan.folder,
+            index,
+            plan.settings.dim,
+            rows_table(list(rows.values()), plan.settings.dim),
+        )
+        try:
+            for batch in _batches(plan, refs, rows, batch_size, workers, reuse):
+                fresh = _encode(batch, refs, encoder)
+                journal.append(rows_table(fresh, plan.settings.dim))
+                rows.update((row.position, row) for row in fresh)
+                progress(len(fresh), True)
+        finally:
+            journal.close()
+        ordered = [rows[i] for i in range(len(refs))]
+        done = rows_table(ordered, plan.settings.dim)
+        counts = {
+            "rows": len(ordered),
+            "errors": sum(r.error is not None for r in ordered),
+            "seconds": round(time.time() - start, 3),
+        }
+        write_part(plan.folder, index, done, counts)
+        return done
+
+
+def _good_rows(table: pa.Table | None) -> dict[int, Row]:
+    if table is None:
+        return {}
+    columns = (table[c].to_pylist() for c in ("position", "file_name", "content", "error"))
+    vectors = vectors_of(table["vector"])
+    return {
+        position: Row(position, key, content, vectors[i], None)
+        for i, (position, key, content, error) in enumerate(zip(*columns, strict=True))
+        if error is None
+    }
+
+
+def _batches(
+    plan: Plan,
+    refs: Sequence[ImageRef],
+    done: dict[int, Row],
+    batch_size: int,
+    workers: int,
+    reuse: ReuseIndex | None,
+) -> Iterator[list[tuple[int, Loaded]]]:
+    """Loaded images in batches cut at fixed positions, so that a resumed run encodes alike.
+
+    Two batches are loaded ahead of the one in hand; memory stays constant.
+    """
+    starts = range(0, len(refs), batch_size)
+    todo = [[i for i in range(s, min(s + batch_size, len(refs))) if i not in done] for s in starts]
+    waiting = iter([positions for positions in todo if positions])
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+
+        def submit(positions: list[int]) -> list[tuple[int, Future[Loaded]]]:
+            return [(i, pool.submit(_load, refs[i], plan.preprocess, reuse)) for i in positions]
+
+        queue = [submit(positions) for positions in islice(waiting, 3)]
+        try:
+            while queue:
+                batch = [(i, future.result()) for i, future in queue.pop(0)]
+                queue.extend(submit(positions) for positions in islice(waiting, 1))
+                yield batch
+        finally:
+            for futures in queue:
+                for _, future in futures:
+                    future.cancel()
+
+
+def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Loaded:
+    try:
+        data = ref.read()
+        content = hashlib.blake2b(data, digest_size=16).digest()
+        known = reuse.find(content) if reuse else None
+        if known is not None:
+            return Loaded(content, vector=known)
+        pixels = to_pixels(decode(data, target=preprocess.resize), preprocess)
+        return Loaded(content, pixels=pixels)
+    except ImageError as error:
+        return Loaded(b"", error=str(error))
+
+
+def _encode(
+    batch: list[tuple[int, Loaded]], refs: Sequence[ImageRef], encoder: Encoder
+) -> list[Row]:
+    vectors = _vectors({i: x.pixels for i, x in batch if x.pixels is not None}, encoder)
+    rows = []
+    for i, loaded in batch:
+        outcome = vectors.get(i, loaded.error if loaded.vector is None else loaded.vector)
+        if isinstance(outcome, str):
+            rows.append(Row(i, refs[i].key, b"", None, outcome))
+        else:
+            rows.append(Row(i, refs[i].key, loaded.content, outcome.astype(np.float16), None))
+    return rows
+
+
+def _vectors(
+    pixels: dict[int, NDArray[np.uint8]], encoder: Encoder
+) -> dict[int, NDArray[np.float32] | str]:
+    """Encode together; if the encoder refuses the batch, one by one, to find whose fault it is."""
+    if not pixels:
+        return {}
+    try:
+        return dict(
+            zip(pixels, encoder.encode_images(np.stack(list(pixels.values()))), strict=True)
+        )
+    except EncoderError as error:
+        if len(pixels) == 1:
+            return dict.fromkeys(pixels, f"the encoder failed on it: {error.seen}")
+    return {i: _vectors({i: x}, encoder)[i] for i, x in pixels.items()}

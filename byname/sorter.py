@@ -1,0 +1,119 @@
+"""Put photos into a folder per class, by the rows of an output."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from byname.errors import OutputError, SourceError
+from byname.rows import read_rows
+
+__all__ = ["sort_photos"]
+
+How = Literal["link", "hardlink", "copy"]
+REJECTED = "_rejected"
+
+
+def sort_photos(
+    rows: Path, into: Path, *, images: Path | None = None, how: How = "link", by: str = "label"
+) -> Counter[str]:
+    """Link or copy every photo of an output into ``into/<class>/<file name>``.
+
+    Parameters
+    ----------
+    rows : Path
+        Output of ``byname classify``; only rank 1 is read.
+    into : Path
+        Created if needed. A file that is there already is left alone and counted as ``exists``.
+    images : Path, optional
+        Folder of the photos; by default the one named in ``<rows>.run.json``.
+    how : {"link", "hardlink", "copy"}
+        Symbolic links by default, which cost no space and leave the photos where they are.
+    by : {"label", "id"}
+        What the class folders are named after; two classes of one label get their ids added.
+
+    Returns
+    -------
+    Counter
+        Photos ``placed``, ``exists``, ``missing`` and ``unreadable`` (rows with an error).
+
+    Raises
+    ------
+    OutputError
+        For an unreadable output or a folder that cannot be made.
+    SourceError
+        When the photos' folder is unknown or absent.
+    """
+    table = read_rows(rows)
+    root = images or _root(rows)
+    if not root.is_dir():
+        raise SourceError(f"sort the photos of '{rows}'", f"'{root}' is no folder", "Use --images.")
+    best = [r for r in table.to_pylist() if r["rank"] == 1]
+    names = _folder_names({r["class_id"]: r["label"] for r in best if not r["error"]}, by)
+    ways: dict[str, Callable[[Path, Path], object]] = {
+        "link": lambda source, target: target.symlink_to(source.resolve()),
+        "hardlink": lambda source, target: target.hardlink_to(source),
+        "copy": lambda source, target: shutil.copy2(source, target),
+    }
+    place = ways[how]
+    counts: Counter[str] = Counter()
+    for row in best:
+        if row["error"]:
+            counts["unreadable"] += 1
+            continue
+        folder = REJECTED if row["decision"] == "reject" else names[row["class_id"]]
+        source = root / row["file_name"]
+        target = into / folder / _inside(row["file_name"])
+        if not source.is_file():
+            counts["missing"] += 1
+        elif target.exists() or target.is_symlink():
+            counts["exists"] += 1
+        else:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place(source, target)
+            except OSError as error:
+                raise OutputError(
+                    f"put '{row['file_name']}' into '{target.parent}'",
+                    error.strerror or str(error),
+                    "Choose another folder, or --how copy where links are not possible.",
+                ) from None
+            counts["placed"] += 1
+    return counts
+
+
+def _root(rows: Path) -> Path:
+    beside = rows.with_name(rows.name + ".run.json")
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        return Path(record["images"]["root"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SourceError(
+            f"sort the photos of '{rows}'",
+            f"'{beside.name}' does not name their folder",
+            "Give it with --images FOLDER.",
+        ) from None
+
+
+def _folder_names(labels: dict[str, str], by: str) -> dict[str, str]:
+    """A safe folder name for each class id, unique also where case does not count."""
+    wanted = {i: _safe(i if by == "id" else name) for i, name in labels.items()}
+    often = Counter(name.casefold() for name in wanted.values())
+    return {i: n if often[n.casefold()] == 1 else f"{n} ({_safe(i)})" for i, n in wanted.items()}
+
+
+def _safe(name: str) -> str:
+    """A class name as one path part: no separators, no leading dot, not empty, not too long."""
+    text = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "_", name).strip().lstrip(".").rstrip(". ")
+    return text.encode()[:120].decode(errors="ignore") or "_"
+
+
+def _inside(file_name: str) -> Path:
+    """The file's relative place, with nothing that leads out of the class folder."""
+    parts = [p for p in PurePosixPath(file_name).parts if p not in ("/", "..", ".")]
+    return Path(*parts)
