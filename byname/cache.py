@@ -6,12 +6,13 @@ import atexit
 import functools
 import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ __all__ = [
     "clear_cache",
     "working_dir",
 ]
+
+KINDS = ("mini", "runs", "texts")
+"""Sub-folders that byname makes; nothing else is ever deleted, whatever BYNAME_CACHE points at."""
 
 
 def cache_dir() -> Path:
@@ -88,15 +92,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole or not at all'
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    # Not mkstemp: its files are private, and the result gets the rights any new file would have.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        # mkstemp makes private files; the result gets the rights any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -119,7 +119,8 @@ class TextCache:
     def __init__(self, folder: Path, fingerprint: str, dim: int) -> None:
         self.path = folder / "texts" / f"{fingerprint}.sqlite"
         self.dim = dim
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # without a place to keep them, texts are encoded each time
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def encode(
         self,
@@ -177,9 +178,8 @@ class TextCache:
             marks = ",".join("?" * len(part))
             rows = db.execute(f"SELECT k, x FROM v WHERE k IN ({marks})", part)
             for key, blob in rows:
-                vector = np.frombuffer(blob, np.float32)
-                if vector.shape == (self.dim,):
-                    found[key] = vector
+                if isinstance(blob, bytes) and len(blob) == 4 * self.dim:
+                    found[key] = np.frombuffer(blob, np.float32)
         return found
 
     def _write(self, db: sqlite3.Connection, fresh: dict[bytes, NDArray[np.float32]]) -> None:
@@ -199,20 +199,39 @@ class CacheEntry:
 
 
 def cache_entries() -> list[CacheEntry]:
-    """What lies in the cache, by kind."""
-    entries = []
-    for folder in sorted(p for p in cache_dir().iterdir() if p.is_dir()):
-        sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
-        entries.append(CacheEntry(folder.name, len(sizes), sum(sizes)))
+    """What lies in the cache, by kind. Other folders there are not byname's, and left out."""
+    base, entries = cache_dir(), []
+    for kind in KINDS:
+        sizes = []
+        for folder, _, names in os.walk(base / kind):
+            for name in names:
+                with suppress(OSError):  # another process may just have removed it
+                    sizes.append(Path(folder, name).stat().st_size)
+        if (base / kind).is_dir():
+            entries.append(CacheEntry(kind, len(sizes), sum(sizes)))
     return entries
 
 
 def clear_cache(kind: str | None = None) -> int:
-    """Delete the cache, or one kind of it; returns the bytes freed."""
+    """Delete the cache, or one kind of it; returns the bytes freed.
+
+    Raises
+    ------
+    CacheError
+        For a kind that is not there, and where something cannot be deleted.
+    """
     chosen = [e for e in cache_entries() if kind in (None, e.kind)]
     if kind is not None and not chosen:
         known = ", ".join(e.kind for e in cache_entries()) or "nothing"
         raise CacheError(f"clear '{kind}'", "the cache holds no such part", f"It holds: {known}.")
     for entry in chosen:
-        shutil.rmtree(cache_dir() / entry.kind)
+        folder = cache_dir() / entry.kind
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise CacheError(
+                f"delete '{folder}'",
+                error.strerror or str(error),
+                "Stop other runs of byname, check its permissions, or delete it by hand.",
+            ) from None
     return sum(e.bytes for e in chosen)

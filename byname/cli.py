@@ -266,7 +266,7 @@ def main() -> None:
         # The reader of our output has gone: not an error, and nobody is left to tell.
         sys.stderr.close()
         code = 1
-    except Exception as error:  # sorted here into the user's errors and our own
+    except Exception as error:  # noqa: BLE001 - _report raises again what is not the user's
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
 

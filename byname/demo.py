@@ -107,9 +107,8 @@ def run_demo(recipe: str = "ensemble", keep: Path | None = None) -> int:
         shown.append((row.file_name, row.label, row.probability, row.path, mark))
     table("", ("file_name", "label", "probability", "path", ""), shown)
     print(f"{right} of {len(rows)} right, {right_group} of {len(rows)} in the right group")
-    say(
-        f"{len(model.taxonomy_)} classes, {time.perf_counter() - start:.1f} s, encoder mini, offline"
-    )
+    seconds = time.perf_counter() - start
+    say(f"{len(model.taxonomy_)} classes, {seconds:.1f} s, encoder mini, offline")
     say("mini is made for trying byname out, not for accuracy: see 'byname list encoders'")
     if keep:
         say(f"photos and classes are in '{keep}'; now try:")

@@ -71,8 +71,10 @@ def _hub() -> dict[str, Any]:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return {"reachable": False, "why": "HF_HUB_OFFLINE is set"}
     try:
-        answer = httpx.head(HUB, timeout=5, follow_redirects=True)
-    except httpx.HTTPError as error:
+        hub = os.environ.get("HF_ENDPOINT") or HUB
+        answer = httpx.head(hub, timeout=5, follow_redirects=True)
+    # The last four come from proxy and certificate settings that httpx cannot use.
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
         return {"reachable": False, "why": f"{type(error).__name__}: {error}"}
     return {"reachable": answer.status_code < 400, "why": f"HTTP {answer.status_code}"}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byname.cache import atomic_path
-from byname.errors import EmbeddingsError
+from byname.errors import EmbeddingsError, OutputError
 
 __all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "vector_array", "vectors_of"]
 
@@ -61,7 +62,10 @@ class Embeddings:
                 "Give one row of width D for each key.",
             )
         if len(set(self.keys)) != len(self.keys):
-            raise EmbeddingsError("use these embeddings", "some keys occur twice")
+            twice = next(k for k, n in Counter(self.keys).items() if n > 1)
+            raise EmbeddingsError(
+                "use these embeddings", f"the key '{twice}' occurs twice", "Make keys unique."
+            )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -83,18 +87,25 @@ class Embeddings:
             For another shape, or NaN or infinite values, naming the first such row.
         """
         array = np.asarray(vectors)
-        if array.ndim != 2 or array.dtype.kind not in "fiu":
+        if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.shape[1]:
             raise EmbeddingsError(
                 "use these vectors",
                 f"shape {array.shape} and type {array.dtype}",
                 "Give an (N, D) array of numbers.",
             )
-        names = tuple(keys) if keys is not None else tuple(f"{i:08d}" for i in range(len(array)))
-        unit = _unit(array, names)
-        return cls(names, unit, encoder=encoder)
+        names = map(str, keys) if keys is not None else (f"{i:08d}" for i in range(len(array)))
+        # Checked before the values, whose errors name a key.
+        given = cls(tuple(names), array, encoder=encoder)
+        return replace(given, vectors=_unit(array, given.keys))
 
     def save(self, path: str | Path) -> None:
-        """Write Parquet: ``file_name``, ``vector`` (float16), ``error``; metadata in the schema."""
+        """Write Parquet: ``file_name``, ``vector`` (float16), ``error``; metadata in the schema.
+
+        Raises
+        ------
+        OutputError
+            Where the file cannot be written; an older one is then still whole.
+        """
         path = Path(path)
         failed = sorted(self.errors)
         zeros = np.zeros((len(failed), self.dim), np.float16)
@@ -114,8 +125,12 @@ class Embeddings:
             "root": self.root,
         }
         table = table.replace_schema_metadata({"byname": json.dumps(meta)})
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
+        try:
+            with atomic_path(path) as temporary:
+                pq.write_table(table, temporary)
+        except OSError as error:
+            seen = error.strerror or str(error)
+            raise OutputError(f"write '{path}'", seen, "Choose another place.") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
@@ -132,11 +147,13 @@ class Embeddings:
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
-            raise EmbeddingsError(asked, f"it is not a readable Parquet file ({error})") from None
+            raise EmbeddingsError(
+                asked,
+                f"it is not a readable Parquet file ({(str(error) or 'OSError').splitlines()[0]})",
+                "Make it with 'byname embed'; for an array use Embeddings.from_arrays in Python.",
+            ) from None
         meta = _meta(table.schema)
-        if meta.get("format") != FORMAT or not {"file_name", "vector", "error"} <= set(
-            table.column_names
-        ):
+        if meta.get("format") != FORMAT or not _fits(table):
             raise EmbeddingsError(
                 asked,
                 f"it was not written by byname (columns: {', '.join(table.column_names)})",
@@ -186,10 +203,26 @@ def _meta(schema: pa.Schema) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _fits(table: pa.Table) -> bool:
+    """Whether the columns are those of :meth:`Embeddings.save`, without holes."""
+    if not {"file_name", "vector", "error"} <= set(table.column_names):
+        return False
+    names, vectors, errors = (table[c] for c in ("file_name", "vector", "error"))
+    return bool(
+        pa.types.is_string(names.type)
+        and pa.types.is_string(errors.type)
+        and pa.types.is_fixed_size_list(vectors.type)
+        and pa.types.is_floating(vectors.type.value_type)
+        and names.null_count == vectors.null_count == 0
+    )
+
+
 def _unit(array: NDArray[Any], keys: Sequence[str]) -> NDArray[np.float32]:
     """Float32 unit rows; refuses NaN and infinities with the key of the first such row."""
-    array = np.asarray(array, np.float32)
-    norm = np.linalg.norm(array, axis=1, keepdims=True)
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32)
+    # Squares of large or small float32 numbers need the range of float64.
+    norm = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))[:, None]
     bad = np.flatnonzero(~np.isfinite(norm[:, 0]))
     if len(bad):
         raise EmbeddingsError(
@@ -197,4 +230,6 @@ def _unit(array: NDArray[Any], keys: Sequence[str]) -> NDArray[np.float32]:
             f"{len(bad)} rows hold NaN or infinite values, the first is '{keys[bad[0]]}'",
             "Leave those images out, or embed them again.",
         )
-    return (array / np.where(norm == 0, 1, norm)).astype(np.float32)
+    out = np.empty(array.shape, np.float32)
+    np.divide(array, np.where(norm == 0, 1, norm), out=out, casting="same_kind")
+    return out

@@ -49,8 +49,10 @@ def as_embeddings(
     Raises
     ------
     UsageError
-        For anything that is not one of the accepted forms.
+        For anything that is not one of the accepted forms, or a batch size below 1.
     """
+    if batch_size < 1:
+        raise UsageError("embed images", f"the batch size is {batch_size}", "It is 1 or more.")
     if isinstance(X, str | os.PathLike):
         X = open_images(X)
     if isinstance(X, Embeddings):
@@ -69,10 +71,12 @@ def as_embeddings(
     if isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3):
         X = [X]
     if isinstance(X, np.ndarray) and X.ndim == 4:
-        X = list(X)
+        return _encode_in_memory(list(X), encoder, batch_size, progress)
     if isinstance(X, Sequence) and not isinstance(X, bytes | bytearray):
         if all(isinstance(x, str | os.PathLike) for x in X):
-            return as_embeddings(open_source(X), encoder, batch_size=batch_size, cache=cache)
+            return as_embeddings(
+                open_source(X), encoder, batch_size=batch_size, cache=cache, progress=progress
+            )
         if all(isinstance(x, Image.Image | np.ndarray) for x in X):
             return _encode_in_memory(X, encoder, batch_size, progress)
     shape = f" of shape {X.shape} and type {X.dtype}" if isinstance(X, np.ndarray) else ""
@@ -87,7 +91,7 @@ def _encode_in_memory(
         raise UsageError(
             "use these images", f"'{encoder.info.id}' holds ready vectors", "Give it vectors."
         )
-    blocks = []
+    blocks = [np.zeros((0, encoder.info.dim), np.float32)]
     for start in range(0, len(images), size):
         part = [
             to_rgb(x) if isinstance(x, Image.Image) else array_to_image(x)

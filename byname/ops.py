@@ -100,8 +100,9 @@ def unit(x: Array, axis: int = -1) -> Array:
         return x / torch.where(norm == 0, torch.ones_like(norm), norm)
     moved = np.moveaxis(x, axis, -1)
     squares = np.einsum("...i,...i->...", moved, moved, dtype=np.float64)
-    norm = np.expand_dims(np.sqrt(squares), axis).astype(x.dtype)
-    return x / np.where(norm == 0, norm.dtype.type(1), norm)
+    norm = np.expand_dims(np.sqrt(squares), axis)
+    norm[norm == 0] = 1
+    return np.divide(x, norm, out=np.empty_like(x), casting="same_kind")
 
 
 def matmul_t(x: Array, w: Array) -> Array:

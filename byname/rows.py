@@ -171,16 +171,27 @@ def read_rows(path: Path) -> pa.Table:
             table = pq.read_table(path)
         elif path.suffix.lower() == ".jsonl":
             lines = path.read_text(encoding="utf-8").split("\n")
-            table = pa.Table.from_pylist([json.loads(x) for x in lines if x], schema=SCHEMA)
+            records = [json.loads(x) for x in lines if x]
+            # from_pylist would fill what a foreign file lacks with nulls.
+            if not all(isinstance(r, dict) and r.keys() >= set(SCHEMA.names) for r in records):
+                raise ValueError("a line is without some of its names")
+            table = pa.Table.from_pylist(records, schema=SCHEMA)
         else:
+            # Only an empty cell is absent: a class may be called "NA" or "null".
             options = pa_csv.ConvertOptions(
-                column_types=SCHEMA, strings_can_be_null=True, quoted_strings_can_be_null=False
+                column_types=SCHEMA,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
             )
             parse = pa_csv.ParseOptions(newlines_in_values=True)
             table = pa_csv.read_csv(path, convert_options=options, parse_options=parse)
-        return table.select(SCHEMA.names).cast(SCHEMA)
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+        if table["file_name"].null_count or table["rank"].null_count:
+            raise ValueError("rows without a file name or rank")
+        return table
     except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OutputError(
             asked,
             f"it does not hold byname's rows ({reason})",

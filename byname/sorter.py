@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pyarrow.compute as pc
+
+from byname.cache import atomic_path
 from byname.errors import OutputError, SourceError
 from byname.rows import read_rows
 
@@ -53,12 +57,14 @@ def sort_photos(
     root = images or _root(rows)
     if not root.is_dir():
         raise SourceError(f"sort the photos of '{rows}'", f"'{root}' is no folder", "Use --images.")
-    best = [r for r in table.to_pylist() if r["rank"] == 1]
-    names = _folder_names({r["class_id"]: r["label"] for r in best if not r["error"]}, by)
+    columns = ["file_name", "class_id", "label", "decision", "error"]
+    best = table.filter(pc.equal(table["rank"], 1)).select(columns).to_pylist()
+    labels = {r["class_id"]: r["label"] or "" for r in best if not r["error"]}
+    names = _folder_names(labels, by)
     ways: dict[str, Callable[[Path, Path], object]] = {
         "link": lambda source, target: target.symlink_to(source.resolve()),
         "hardlink": lambda source, target: target.hardlink_to(source),
-        "copy": lambda source, target: shutil.copy2(source, target),
+        "copy": _copy,
     }
     place = ways[how]
     counts: Counter[str] = Counter()
@@ -69,9 +75,9 @@ def sort_photos(
         folder = REJECTED if row["decision"] == "reject" else names[row["class_id"]]
         source = root / row["file_name"]
         target = into / folder / _inside(row["file_name"])
-        if not source.is_file():
+        if not os.path.isfile(source):  # noqa: PTH113 - Path's raises in a folder without access
             counts["missing"] += 1
-        elif target.exists() or target.is_symlink():
+        elif os.path.lexists(target):
             counts["exists"] += 1
         else:
             try:
@@ -87,11 +93,18 @@ def sort_photos(
     return counts
 
 
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copy2(source, temporary)
+
+
 def _root(rows: Path) -> Path:
     beside = rows.with_name(rows.name + ".run.json")
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
-        return Path(record["images"]["root"])
+        if not (root := record["images"]["root"]):
+            raise ValueError("no root")
+        return Path(root)
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(
             f"sort the photos of '{rows}'",
@@ -103,8 +116,18 @@ def _root(rows: Path) -> Path:
 def _folder_names(labels: dict[str, str], by: str) -> dict[str, str]:
     """A safe folder name for each class id, unique also where case does not count."""
     wanted = {i: _safe(i if by == "id" else name) for i, name in labels.items()}
-    often = Counter(name.casefold() for name in wanted.values())
-    return {i: n if often[n.casefold()] == 1 else f"{n} ({_safe(i)})" for i, n in wanted.items()}
+    often = Counter(name.casefold() for name in (REJECTED, *wanted.values()))
+    names: dict[str, str] = {}
+    for i, name in sorted(wanted.items()):
+        if often[name.casefold()] > 1:
+            name = f"{name} ({_safe(i)})"
+        # Ids may differ in characters that no folder name can have.
+        taken, number = {n.casefold() for n in names.values()}, 2
+        stem = name
+        while name.casefold() in taken:
+            name, number = f"{stem} {number}", number + 1
+        names[i] = name
+    return names
 
 
 def _safe(name: str) -> str:

@@ -366,10 +366,10 @@ class Taxonomy:
         found = []
         if repeated := self.duplicates():
             listed = [f"{name!r} (ids {', '.join(ids)})" for name, ids in repeated.items()]
-            found.append(f"{len(repeated)} names belong to several classes: {some(listed)}")
+            found.append(f"names that several classes bear ({len(repeated)}): {some(listed)}")
         single = [self.nodes[i].id for i, c in enumerate(self._children) if i and len(c) == 1]
         if single:
-            found.append(f"{len(single)} inner nodes have a single child: {some(single)}")
+            found.append(f"inner nodes with a single child ({len(single)}): {some(single)}")
         return found
 
 

@@ -15,8 +15,9 @@ from byname.errors import TaxonomyError
 
 __all__ = ["Node", "check_nodes", "clean_text", "preorder", "slug_ids", "some"]
 
-# Control characters and the two Unicode line ends; and halves of characters that no file can hold.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Control characters, the two Unicode line ends and the byte order mark, which joined files carry
+# inside; and halves of characters, which no file can hold.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ASKED = "use these classes"
 

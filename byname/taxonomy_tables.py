@@ -136,14 +136,14 @@ def _by_parents(rows: _Rows, has_ids: bool) -> Taxonomy:
             f"Add a row for each, or use its {'id' if has_ids else 'name'} as written there.",
         )
     names = list(dict.fromkeys(several))
-    said = [f"{len(names)} nodes have several parents, the first one is used: {some(names)}"]
+    said = [f"nodes with several parents, of which the first is used ({len(names)}): {some(names)}"]
     return assemble(entries, warnings=said if names else [])
 
 
 def _by_lineage(rows: _Rows, lineage: Sequence[str], said: list[str], *, named: bool) -> Taxonomy:
     """Rows with one column a level; inner nodes are told apart by their path of names."""
     *inner, leaf = lineage
-    if empty := [c for c in lineage if not any(row[c] for _, row in rows)]:
+    if empty := [c for c in inner if not any(row[c] for _, row in rows)]:
         raise TaxonomyError(
             ASKED, f"the column {some(empty)} is empty", "Leave it out of the lineage."
         )

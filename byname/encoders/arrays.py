@@ -66,4 +66,5 @@ def unit_rows(
             f"the model answered {kind} for {which}, {bad.size} of {len(rows)} rows are unusable",
             "The model file is damaged or was converted wrongly: export or download it again.",
         )
-    return (rows / norms).astype(np.float32)
+    unit: NDArray[np.float32] = (rows / norms).astype(np.float32)
+    return unit

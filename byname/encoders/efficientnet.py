@@ -113,18 +113,19 @@ class _Builder:
         return bytes(model.SerializeToString())
 
     def _block(self, x: str, name: str, kernel: int, stride: int) -> str:
-        y = x
-        if f"{name}._expand_conv.weight" in self.weights:
-            y = self._conv(y, f"{name}._expand_conv", f"{name}._bn0")
         depthwise = f"{name}._depthwise_conv"
+        expand = self.weights.get(f"{name}._expand_conv.weight")
+        width_in = self.weights[f"{depthwise}.weight"].shape[0]
+        y = x
+        if expand is not None:
+            width_in = expand.shape[1]
+            y = self._conv(y, f"{name}._expand_conv", f"{name}._bn0")
         if (seen := self.weights[f"{depthwise}.weight"].shape[-1]) != kernel:
             raise ValueError(f"{depthwise} has kernel {seen}, expected {kernel}")
         y = self._conv(y, depthwise, f"{name}._bn1", stride=stride, depthwise=True)
         y = self._conv(y, f"{name}._project_conv", f"{name}._bn2", relu6=False)
-        width = self.weights[f"{name}._project_conv.weight"].shape[0]
-        entry = self.weights.get(f"{name}._expand_conv.weight", self.weights[f"{depthwise}.weight"])
-        same = stride == 1 and width == entry.shape[1 if entry.shape[1] > 1 else 0]
-        return self._node("Add", [y, x]) if same else y
+        width_out = self.weights[f"{name}._project_conv.weight"].shape[0]
+        return self._node("Add", [y, x]) if stride == 1 and width_in == width_out else y
 
     def _conv(
         self,

@@ -30,9 +30,7 @@ def cached_folder(repo: str) -> Path | None:
 
     try:
         folder = Path(
-            huggingface_hub.snapshot_download(
-                repo, allow_patterns=PATTERNS, local_files_only=True
-            )
+            huggingface_hub.snapshot_download(repo, allow_patterns=PATTERNS, local_files_only=True)
         )
     except Exception:  # noqa: BLE001 - the hub's many classes all mean "not here"
         return None
@@ -63,5 +61,5 @@ def fetch(repo: str, asked: str) -> Path:
             f"{reason[0][:160] if reason else 'no reason given'})",
             f"On a machine with a network run 'hf download {repo} --local-dir FOLDER', bring the "
             "folder here and use '--encoder onnx:FOLDER'; or use '--encoder mini', which works "
-            "offline but is far less accurate (pip install \"byname[demo]\").",
+            'offline but is far less accurate (pip install "byname[demo]").',
         ) from None

@@ -184,6 +184,7 @@ def _read_transformers(folder: Path) -> Layout:
     config_path, pre_path = folder / "config.json", folder / "preprocessor_config.json"
     config, card = _json(config_path), _json(pre_path)
     text = config.get("text_config") or {}
+    tokenizer_config = folder / "tokenizer_config.json"
     siglip = str(config.get("model_type", "")).startswith("siglip")
     visual, textual = _towers(folder)
     return Layout(
@@ -192,11 +193,11 @@ def _read_transformers(folder: Path) -> Layout:
         visual=visual,
         textual=textual,
         tokenizer=folder / "tokenizer.json",
-        described_by=(config_path, pre_path),
+        described_by=tuple(p for p in (config_path, pre_path, tokenizer_config) if p.is_file()),
         preprocess=_transformers_preprocess(card),
         # both families leave the number out of config.json where it is their default
         context=int(text.get("max_position_embeddings", 64 if siglip else 77)),
-        pad=_pad_token(folder / "tokenizer_config.json") or int(text.get("pad_token_id", 1)),
+        pad=_pad_token(tokenizer_config) or int(text.get("pad_token_id", 1)),
         id=f"onnx:{folder.name}",
         licence=_licence(folder),
         source=str(folder),
@@ -222,7 +223,7 @@ def _read_open_clip(folder: Path) -> Layout:
         visual=folder / "visual/model.onnx",
         textual=folder / "textual/model.onnx",
         tokenizer=folder / "textual/tokenizer.json",
-        described_by=(config_path, pre_path),
+        described_by=tuple(p for p in (config_path, pre_path, tokenizer_config) if p.is_file()),
         preprocess=_preprocess(size, size, str(card.get("resize_mode", "shortest")), card),
         context=int(text.get("context_length", 77)),
         pad=_pad_token(tokenizer_config) or int(text.get("pad_id", 0)),
@@ -273,23 +274,16 @@ def _transformers_preprocess(card: Mapping[str, Any]) -> Preprocess:
 
 
 def _preprocess(size: int, resize: int, mode: str, card: Mapping[str, Any]) -> Preprocess:
-    interpolation = str(card.get("interpolation", "bicubic"))
-    if mode not in ("shortest", "squash"):
-        raise ValueError(f"resize_mode {mode!r} is neither shortest nor squash")
-    if interpolation not in PIL_FILTERS.values():
-        raise ValueError(f"interpolation {interpolation!r} is not supported")
+    # Preprocess checks its own values; only what it does not know is checked here
     if str(card.get("crop", "center")) not in ("center", "none"):
         raise ValueError(f"crop {card['crop']!r} is not supported")
-    mean, std = (tuple(float(v) for v in card[key]) for key in ("mean", "std"))
-    if not (len(mean) == len(std) == 3 and all(v > 0 for v in std)):
-        raise ValueError("mean and std must be three numbers each, std above 0")
     return Preprocess(
         size=size,
         resize=resize,
         mode=cast(Literal["shortest", "squash"], mode),
-        interpolation=cast(Interpolation, interpolation),
-        mean=cast(tuple[float, float, float], mean),
-        std=cast(tuple[float, float, float], std),
+        interpolation=cast(Interpolation, card.get("interpolation", "bicubic")),
+        mean=card["mean"],
+        std=card["std"],
         crop_rounding=cast(Literal["round", "floor"], card.get("crop_rounding", "round")),
     )
 

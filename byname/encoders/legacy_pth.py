@@ -9,6 +9,7 @@ only after its offset, shape and strides were found to lie inside its storage.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import struct
 from collections.abc import Callable
@@ -36,6 +37,7 @@ DTYPES = {
     "BoolStorage": "?",
 }
 MAX_DIMS = 8
+MAX_EMPTY = 2**31  # numpy refuses an empty array whose other sides multiply to too much
 
 
 class _Bag(dict[Any, Any]):
@@ -89,7 +91,7 @@ def read_legacy_pth(data: bytes, name: str = "file") -> dict[str, NDArray[Any]]:
 
     Examples
     --------
-    >>> read_legacy_pth(b"not a checkpoint", "a.pth")
+    >>> read_legacy_pth(b"not a checkpoint", "a.pth")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     byname.errors.UnsafeFileError: cannot read 'a.pth': it is not a legacy .pth file...
@@ -206,12 +208,14 @@ def _read_storage(stream: io.BytesIO, storage: _Storage, refuse: Refuse) -> NDAr
 
 def _build(name: str, tensor: _Tensor, storage: NDArray[Any], refuse: Refuse) -> NDArray[Any]:
     shape, strides = tensor.shape, tensor.strides
-    size = int(np.prod(shape, dtype=object)) if shape else 1
+    size = math.prod(shape)
     last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     # size <= storage also bounds the copy of a tensor that repeats one number by stride 0
     if size and (last >= storage.size or size > storage.size):
         raise refuse(f"tensor {name!r} reaches beyond its storage")
     if not size:
+        if math.prod(n for n in shape if n) > MAX_EMPTY:
+            raise refuse(f"tensor {name!r} is empty, yet larger than any memory")
         return np.zeros(shape, storage.dtype)
     view = np.lib.stride_tricks.as_strided(
         storage[tensor.offset :], shape, [s * storage.itemsize for s in strides]

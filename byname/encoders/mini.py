@@ -46,7 +46,9 @@ class PackageFile:
     def locate(self) -> Path:
         """Where it lies; the package is found by its metadata and never imported."""
         try:
-            path = Path(str(importlib.metadata.distribution(self.distribution).locate_file(self.path)))
+            path = Path(
+                str(importlib.metadata.distribution(self.distribution).locate_file(self.path))
+            )
         except importlib.metadata.PackageNotFoundError:
             path = None
         if path is None or not path.is_file():
@@ -138,9 +140,7 @@ class MiniEncoder(Encoder):
         names = resources.files("byname.encoders").joinpath("data/imagenet_classes.txt")
         listed = names.read_text(encoding="utf-8")
         self._tokens = TextTokenizer(TOKENIZER.read().decode("utf-8"), CONTEXT, name=TOKENIZER.path)
-        self._text = open_session(
-            TEXTUAL.read(), "MiniLM of mini", threads=threads, device=device
-        )
+        self._text = open_session(TEXTUAL.read(), "MiniLM of mini", threads=threads, device=device)
         self._image = _visual_session(cache_root(cache_dir), threads, device)
         self._classes = self._sentence_vectors(listed.splitlines())
         self.info = EncoderInfo(
@@ -193,7 +193,8 @@ class MiniEncoder(Encoder):
             # every token counts: there is no padding to mask
             vectors[part] = self._text.run(None, feed)[0].mean(axis=1, dtype=np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors[[unique[text] for text in texts]]
+        rows_of: NDArray[np.float64] = vectors[[unique[text] for text in texts]]
+        return rows_of
 
 
 def _visual_session(root: Path, threads: int | None, device: str) -> Any:
@@ -212,8 +213,9 @@ def _visual_session(root: Path, threads: int | None, device: str) -> Any:
 
 
 def _centred(rows: NDArray[Any]) -> NDArray[np.float64]:
-    rows = np.asarray(rows, np.float64)
-    return rows - rows.mean(axis=1, keepdims=True)
+    wide: NDArray[np.float64] = np.asarray(rows, np.float64)
+    centred: NDArray[np.float64] = wide - wide.mean(axis=1, keepdims=True)
+    return centred
 
 
 def _digest(*parts: str) -> str:

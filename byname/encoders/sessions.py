@@ -44,7 +44,9 @@ def open_session(
         raise
     # onnxruntime raises a dozen classes of its own without a common base
     except Exception as error:  # noqa: BLE001
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        reason = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        )
         raise EncoderError(
             f"load '{name}'",
             f"onnxruntime refused it ({type(error).__name__}: {reason})",

@@ -1,4 +1,4 @@
-"""From a listed image to the encoder's pixels."""
+"""From a file's bytes to the encoder's pixels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 from byname.images.decode import decode
 from byname.images.preprocess import Preprocess, to_pixels
-from byname.images.sources import ImageRef
 
 __all__ = ["load_pixels"]
 
 
-def load_pixels(ref: ImageRef, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Read, decode, resize and crop one image. Thread-safe.
+def load_pixels(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Decode, resize and crop one image. Thread-safe.
 
     Parameters
     ----------
-    ref : ImageRef
+    data : bytes
+        The whole file.
     preprocess : Preprocess
 
     Returns
@@ -31,8 +31,8 @@ def load_pixels(ref: ImageRef, preprocess: Preprocess) -> NDArray[np.uint8]:
 
     Examples
     --------
-    >>> load_pixels(ImageRef("a.jpg", "no/such/a.jpg"), Preprocess(size=8, resize=8))
+    >>> load_pixels(b"", Preprocess(size=8, resize=8))
     Traceback (most recent call last):
-    byname.errors.ImageError: the file does not exist
+    byname.errors.ImageError: empty file (0 bytes)
     """
-    return to_pixels(decode(ref.read(), target=preprocess.resize), preprocess)
+    return to_pixels(decode(data, target=preprocess.resize), preprocess)

@@ -185,7 +185,7 @@ def _from_glob(text: str, patterns: list[str], asked: str) -> Source:
     if not folders and not walk.others:
         do = "Check the pattern; '**' stands for folders in any depth, as in 'photos/**/*.jpg'."
         raise SourceError(asked, "no file matches the pattern", do)
-    seen = walk.no_images() if walk.others else f"it matches {folders:,} folders and no file"
+    seen = walk.no_images() if walk.others else f"it matches folders only ({folders:,})"
     raise SourceError(asked, seen, f"Write '**/*.jpg' for images in any depth. {_TAKES}")
 
 
@@ -246,10 +246,11 @@ def _from_entries(entries: Iterable[str], folder: str, root: str) -> Source:
     """List the paths of a list file; those that are not there stay, and fail when they are read."""
     refs, missing = [], []
     for entry in entries:
-        path = _find(entry, folder)
-        if path is None:
+        found = _find(entry, folder)
+        if found is None:
             missing.append(entry)
-        refs.append(make_ref(re.sub(r"^(\./+)+(?=.)", "", entry), path or entry))
+        spelling, path = found or (entry, entry)
+        refs.append(make_ref(re.sub(r"^(\./+)+(?=.)", "", spelling), path))
     warnings = []
     if missing:
         warnings.append(
@@ -259,14 +260,15 @@ def _from_entries(entries: Iterable[str], folder: str, root: str) -> Source:
     return _finish(refs, root, "list", warnings)
 
 
-def _find(entry: str, folder: str) -> str | None:
+def _find(entry: str, folder: str) -> tuple[str, str] | None:
+    """The entry with the separators that lead to a file, and that file."""
     spellings = [entry]
     if "\\" in entry and os.sep == "/":
         spellings.append(entry.replace("\\", "/"))  # a list written on Windows
     for spelling in spellings:
         for path in (os.path.join(folder, spelling), spelling):
             if os.path.lexists(path):
-                return path
+                return spelling, path
     return None
 
 
@@ -335,7 +337,7 @@ def _finish(refs: Iterable[ImageRef], root: str, kind: str, notes: Iterable[str]
 def _with_tars(walk: Walk) -> list[str]:
     if not walk.tars:
         return walk.warnings()
-    return [*walk.warnings(), f"{len(walk.tars):,} .tar files beside the images were not read"]
+    return [*walk.warnings(), f"tars beside the images were not read: {len(walk.tars):,}"]
 
 
 def _missing(text: str, asked: str) -> SourceError:

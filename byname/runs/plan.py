@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def make_plan(
     keyed = {k: v for k, v in asdict(settings).items() if k != "encoder"}
     digest = hashlib.sha256(json.dumps([PLAN_FORMAT, keyed], sort_keys=True).encode())
     for ref in source.refs:
-        place = (ref.key, ref.path, ref.offset, ref.length, ref.size, ref.mtime_ns)
+        # Absolute: another folder's 'photos/1.jpg' may have the same size and time.
+        path = os.path.abspath(ref.path)  # noqa: PTH100 - text
+        place = (ref.key, path, ref.offset, ref.length, ref.size, ref.mtime_ns)
         digest.update(repr(place).encode("utf-8", "backslashreplace"))
     folder = base / "runs" / digest.hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byname.embeddings import vectors_of
+from byname.runs.parts import HASH_BYTES, read_parquet, schema
 from byname.runs.plan import Plan
 
 __all__ = ["ReuseIndex"]
@@ -22,23 +23,18 @@ __all__ = ["ReuseIndex"]
 class ReuseIndex:
     """Content hashes of the complete parts of other runs with the same encoder.
 
-    Holds 16 bytes a vector in memory, and the vectors of the few parts last asked for.
+    Holds 32 bytes a vector in memory, and the vectors of the few parts last asked for.
     """
 
     def __init__(self, plan: Plan, *, keep: int = 4) -> None:
         self._parts = [p for folder in _like(plan) for p in sorted(folder.glob("part-*.parquet"))]
-        hashes, part, row = [], [], []
-        for number, path in enumerate(self._parts):
-            for position, content in _contents(path):
-                hashes.append(content)
-                part.append(number)
-                row.append(position)
-        heads = np.array([int.from_bytes(h[:8], "big") for h in hashes], np.uint64)
-        order = np.argsort(heads, kind="stable")
-        self._heads = heads[order]
-        self._tails = [hashes[i][8:] for i in order]
-        self._part = np.array(part, np.int64)[order]
-        self._row = np.array(row, np.int64)[order]
+        found = [_contents(path) for path in self._parts]
+        hashes = np.concatenate([np.zeros((0, 2), np.uint64), *(h for _, h in found)])
+        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in found)])
+        parts = np.repeat(np.arange(len(found)), [len(rows) for rows, _ in found])
+        order = np.argsort(hashes[:, 0], kind="stable")
+        self._heads, self._tails = hashes[order, 0], hashes[order, 1]
+        self._part, self._row = parts[order], rows[order]
         self._open: OrderedDict[int, NDArray[np.float16]] = OrderedDict()
         self._keep, self._dim = keep, plan.settings.dim
         self._lock = threading.Lock()
@@ -48,29 +44,29 @@ class ReuseIndex:
 
     def find(self, content: bytes) -> NDArray[np.float16] | None:
         """The (D,) vector of a file with this content, or None."""
-        head = np.uint64(int.from_bytes(content[:8], "big"))
+        head, tail = _halves([content])[0]
         at = int(np.searchsorted(self._heads, head))
         while at < len(self._heads) and self._heads[at] == head:
-            if self._tails[at] == content[8:]:
-                return self._vector(int(self._part[at]), int(self._row[at]))
+            if self._tails[at] == tail:
+                vector = self._vector(int(self._part[at]), int(self._row[at]))
+                if vector is not None:
+                    return vector
             at += 1
         return None
 
     def _vector(self, part: int, row: int) -> NDArray[np.float16] | None:
         with self._lock:
             if part not in self._open:
-                try:
-                    column = pq.read_table(self._parts[part], columns=["vector"])["vector"]
-                    self._open[part] = vectors_of(column)
-                except (OSError, ValueError, pa.ArrowException):
-                    # The cache may be cleared under a running process: then it is encoded again.
-                    self._open[part] = np.zeros((0, self._dim), np.float16)
+                # The cache may be cleared under a running process: then it is encoded again.
+                table = read_parquet(self._parts[part], self._dim)
+                self._open[part] = vectors_of(
+                    schema(self._dim).empty_table()["vector"] if table is None else table["vector"]
+                )
                 while len(self._open) > self._keep:
                     self._open.popitem(last=False)
             self._open.move_to_end(part)
             vectors = self._open[part]
-        fits = row < len(vectors) and vectors.shape[1] == self._dim
-        return vectors[row] if fits else None
+        return vectors[row] if row < len(vectors) else None
 
 
 def _like(plan: Plan) -> list[Path]:
@@ -87,14 +83,18 @@ def _like(plan: Plan) -> list[Path]:
     return found
 
 
-def _contents(path: Path) -> list[tuple[int, bytes]]:
+def _contents(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Row number and content hash of every image of a complete part."""
-    if not path.with_suffix(".json").exists():
-        return []
-    try:
-        column = pq.read_table(path, columns=["content"])["content"]
-    except (OSError, ValueError, pa.ArrowException):
-        return []
-    lengths = pc.binary_length(column).to_numpy()
-    hashes = column.to_pylist()
-    return [(int(i), hashes[i]) for i in np.flatnonzero(lengths == 16)]
+    hashes: list[bytes | None] = []
+    if path.with_suffix(".json").exists():
+        # A damaged or vanished part is one without rows.
+        with suppress(OSError, ValueError, KeyError, pa.ArrowException):
+            table = pq.read_table(path, columns=["content"], page_checksum_verification=True)
+            hashes = table["content"].to_pylist()
+    rows = [i for i, content in enumerate(hashes) if content and len(content) == HASH_BYTES]
+    return np.array(rows, np.int64), _halves([hashes[i] or b"" for i in rows])
+
+
+def _halves(hashes: list[bytes]) -> NDArray[np.uint64]:
+    """(n, 2): each hash as two numbers."""
+    return np.frombuffer(b"".join(hashes), ">u8").astype(np.uint64).reshape(-1, 2)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
@@ -18,17 +19,17 @@ from numpy.typing import NDArray
 from byname.embeddings import vectors_of
 from byname.encoders.base import Encoder
 from byname.errors import EncoderError, ImageError
-from byname.images.decode import decode
-from byname.images.preprocess import Preprocess, to_pixels
+from byname.images.load import load_pixels
+from byname.images.preprocess import Preprocess
 from byname.images.sources import ImageRef
-from byname.runs.parts import Journal, Row, read_part, rows_table, write_part
+from byname.runs.parts import HASH_BYTES, Journal, Row, read_part, rows_table, write_part
 from byname.runs.plan import Plan
 from byname.runs.reuse import ReuseIndex
 
 __all__ = ["Progress", "process_shard"]
 
 Progress: TypeAlias = Callable[[int, bool], None]
-"""Called with how many more images are done, and whether they had to be encoded."""
+"""Called with how many more images are done, and whether they were encoded just now."""
 
 
 @dataclass(frozen=True)
@@ -57,31 +58,32 @@ def process_shard(
     missing permission or an absent network drive may have been mended. The table's rows are in
     the order of ``plan.shard(index)``.
     """
-    refs = plan.shard(index)
+    refs, dim = plan.shard(index), plan.settings.dim
+    # It may have been deleted since it was planned: the cache is safe to delete at any time.
+    plan.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(plan.folder / f"part-{index:05d}.lock"):
-        table, complete = read_part(plan.folder, index, plan.settings.dim, [r.key for r in refs])
+        table, complete = read_part(plan.folder, index, dim, [r.key for r in refs])
         rows = _good_rows(table)
-        failed = 0 if table is None else len(table) - len(rows)
         progress(len(rows), False)
-        if table is not None and complete and not failed:
+        if table is not None and complete and len(table) == len(rows):
             return table
         start = time.time()
-        journal = Journal(
-            plan.folder,
-            index,
-            plan.settings.dim,
-            rows_table(list(rows.values()), plan.settings.dim),
-        )
-        try:
-            for batch in _batches(plan, refs, rows, batch_size, workers, reuse):
+        with (
+            closing(Journal(plan.folder, index, rows_table(list(rows.values()), dim))) as journal,
+            closing(_batches(plan, refs, rows, batch_size, workers, reuse)) as batches,
+        ):
+            for batch in batches:
                 fresh = _encode(batch, refs, encoder)
-                journal.append(rows_table(fresh, plan.settings.dim))
+                journal.append(rows_table(fresh, dim))
                 rows.update((row.position, row) for row in fresh)
-                progress(len(fresh), True)
-        finally:
-            journal.close()
+                encoded = sum(
+                    x.pixels is not None and row.error is None
+                    for (_, x), row in zip(batch, fresh, strict=True)
+                )
+                progress(encoded, True)
+                progress(len(fresh) - encoded, False)
         ordered = [rows[i] for i in range(len(refs))]
-        done = rows_table(ordered, plan.settings.dim)
+        done = rows_table(ordered, dim)
         counts = {
             "rows": len(ordered),
             "errors": sum(r.error is not None for r in ordered),
@@ -110,7 +112,7 @@ def _batches(
     batch_size: int,
     workers: int,
     reuse: ReuseIndex | None,
-) -> Iterator[list[tuple[int, Loaded]]]:
+) -> Generator[list[tuple[int, Loaded]], None, None]:
     """Loaded images in batches cut at fixed positions, so that a resumed run encodes alike.
 
     Two batches are loaded ahead of the one in hand; memory stays constant.
@@ -139,14 +141,15 @@ def _batches(
 def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Loaded:
     try:
         data = ref.read()
-        content = hashlib.blake2b(data, digest_size=16).digest()
+        content = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
         known = reuse.find(content) if reuse else None
         if known is not None:
             return Loaded(content, vector=known)
-        pixels = to_pixels(decode(data, target=preprocess.resize), preprocess)
-        return Loaded(content, pixels=pixels)
+        return Loaded(content, pixels=load_pixels(data, preprocess))
     except ImageError as error:
         return Loaded(b"", error=str(error))
+    except MemoryError:
+        return Loaded(b"", error="not enough memory to resize it")
 
 
 def _encode(
@@ -170,10 +173,17 @@ def _vectors(
     if not pixels:
         return {}
     try:
-        return dict(
-            zip(pixels, encoder.encode_images(np.stack(list(pixels.values()))), strict=True)
-        )
+        vectors = encoder.encode_images(np.stack(list(pixels.values())))
     except EncoderError as error:
         if len(pixels) == 1:
             return dict.fromkeys(pixels, f"the encoder failed on it: {error.seen}")
-    return {i: _vectors({i: x}, encoder)[i] for i, x in pixels.items()}
+        return {i: _vectors({i: x}, encoder)[i] for i, x in pixels.items()}
+    if vectors.shape != (len(pixels), encoder.info.dim):
+        raise EncoderError(
+            f"embed images with '{encoder.info.id}'",
+            f"it gave vectors of shape {vectors.shape} for {len(pixels)} images",
+            f"Its card says that they have {encoder.info.dim} numbers each.",
+        )
+    sound: list[bool] = np.isfinite(vectors).all(axis=1).tolist()
+    bad = "the encoder gave NaN or infinite numbers for it"
+    return {i: v if ok else bad for i, v, ok in zip(pixels, vectors, sound, strict=True)}

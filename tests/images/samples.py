@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from byname.errors import SourceError
+from byname.images.sources import Source, open_source
+
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     """A smooth coloured picture with some texture, as photos have."""
@@ -24,6 +29,25 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(image).astype(np.int16) + rng.integers(-6, 7, (height, width, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def needs(kind: str) -> None:
+    """Skip where this Pillow cannot write that kind of file."""
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {kind}")
+
+
+def png(width: int, height: int, *, rows: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG with that header, whatever its rows."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        crc = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
@@ -41,6 +65,26 @@ def write_tar(path: Path, files: Mapping[str, bytes], mode: Any = "w") -> Path:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return path
+
+
+def put(root: Path, *names: str, data: bytes = b"x") -> Path:
+    """Files of those names, with their folders."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def keys(source: Source) -> list[str]:
+    """Keys of a listing, in order."""
+    return [ref.key for ref in source.refs]
+
+
+def refusal(spec: object, **options: str) -> str:
+    """The message with which a source is refused."""
+    with pytest.raises(SourceError) as caught:
+        open_source(spec, **options)  # type: ignore[arg-type]
+    return str(caught.value)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from PIL import Image
 from byname.errors import ImageError, UsageError
 from byname.images.load import load_pixels
 from byname.images.preprocess import LONGEST, Preprocess, to_pixels
-from byname.images.sources import ImageRef
 
 from .samples import encoded, photo
 
@@ -93,7 +92,7 @@ def test_long_strips_are_nearly_the_plain_recipe(size: tuple[int, int], interpol
     image, p = photo(*size), Preprocess(32, 36, interpolation=interpolation)
     assert max(size) > LONGEST * min(size)
     difference = np.abs(to_pixels(image, p).astype(int) - reference(image, p))
-    assert difference.mean() < (3.0 if interpolation == "nearest" else 0.1)
+    assert difference.mean() < (3.0 if interpolation == "nearest" else 0.5)
     if interpolation != "nearest":
         assert difference.max() <= 3
 
@@ -156,7 +155,7 @@ def test_load_pixels(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "a.png"
     image, p = photo(50, 40), Preprocess(16, 20)
     path.write_bytes(encoded(image, "PNG"))
-    assert np.array_equal(load_pixels(ImageRef("a.png", str(path)), p), reference(image, p))
+    assert np.array_equal(load_pixels(path.read_bytes(), p), reference(image, p))
     path.write_bytes(b"")
     with pytest.raises(ImageError, match=r"^empty file \(0 bytes\)$"):
-        load_pixels(ImageRef("a.png", str(path)), p)
+        load_pixels(path.read_bytes(), p)

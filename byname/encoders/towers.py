@@ -1,0 +1,236 @@
+"""The two towers of an ONNX encoder: a session each, fed as its graph wants to be fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.encoders.layouts import Layout
+from byname.encoders.sessions import open_session
+from byname.encoders.tokens import TextTokenizer, groups_of_equal_length
+from byname.errors import EncoderError
+
+__all__ = ["ImageTower", "TextTower"]
+
+TEXT_BATCH = 64
+ID_INPUTS = ("input_ids", "text", "tokens")
+IMAGE_INPUTS = ("pixel_values", "pixels", "image", "images")
+# The projected vector where the graph names it, else what SigLIP exports call it.
+OUTPUTS = ("image_embeds", "text_embeds", "embedding", "image_embedding", "text_embedding")
+FALLBACK_OUTPUT = "pooler_output"
+INTEGERS: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+PIXELS: dict[str, Any] = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
+# Texts of different lengths, to see whether padding changes a vector.
+PROBE = ("a", "a photo of a dog")
+
+
+class _Tower:
+    """A session with one output of interest, run in the batches that its graph allows."""
+
+    def __init__(self, path: Path, threads: int | None, device: str) -> None:
+        self.path = path
+        self.session = open_session(path, str(path), threads=threads, device=device)
+        self.inputs = {i.name: i for i in self.session.get_inputs()}
+        outputs = {o.name: o for o in self.session.get_outputs()}
+        self.output = _pick_output(path, list(outputs.values()))
+        shape = outputs[self.output].shape
+        self.width = _fixed(shape[-1]) if shape else None
+        self.batch: int | None = None
+
+    def input(self, names: Sequence[str], types: Mapping[str, Any], rank: int) -> Any:
+        """The input that goes by one of these names, or the only one."""
+        found = next((self.inputs[n] for n in names if n in self.inputs), None)
+        if found is None and len(self.inputs) == 1:
+            found = next(iter(self.inputs.values()))
+        if found is None or found.type not in types or len(found.shape or ()) != rank:
+            listed = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self.inputs.values())
+            raise EncoderError(
+                f"use '{self.path}'",
+                f"it takes {listed}",
+                f"Expected an input called {' or '.join(names)} of type {' or '.join(types)} with "
+                f"{rank} dimensions.",
+            )
+        return found
+
+    def call(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The (B, D) output, in as many runs as the graph's batch asks for."""
+        rows = len(next(iter(feed.values())))
+        if not self.batch or rows == self.batch:
+            return self._run(feed)
+        parts = []
+        for start in range(0, rows, self.batch):
+            chunk = {n: a[start : start + self.batch] for n, a in feed.items()}
+            count = min(self.batch, rows - start)
+            # a fixed batch is filled up by repeating the last row
+            fill = {n: np.pad(a, _after(a, self.batch - count), "edge") for n, a in chunk.items()}
+            parts.append(self._run(fill)[:count])
+        return np.concatenate(parts)
+
+    def _run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        rows = len(next(iter(feed.values())))
+        try:
+            out = np.asarray(self.session.run([self.output], dict(feed))[0])
+        # onnxruntime raises a dozen classes of its own without a common base
+        except Exception as error:  # noqa: BLE001
+            raise EncoderError(
+                f"run '{self.path}'",
+                f"onnxruntime failed ({type(error).__name__}: {error!s:.200})",
+                "The graph does not accept what its description promises: export it again.",
+            ) from None
+        if out.ndim != 2 or len(out) != rows:
+            raise EncoderError(
+                f"use '{self.path}'",
+                f"its output '{self.output}' has shape {out.shape} for a batch of {rows}",
+                "Expected one vector a row: export the tower with its projection.",
+            )
+        return out
+
+
+class ImageTower(_Tower):
+    def __init__(self, layout: Layout, threads: int | None, device: str) -> None:
+        super().__init__(layout.visual, threads, device)
+        self.preprocess = layout.preprocess
+        spec = self.input(IMAGE_INPUTS, PIXELS, 4)
+        shape = list(spec.shape)
+        self.name, self.dtype = spec.name, PIXELS[spec.type]
+        self.channels_last = shape[-1] == 3 or (shape[1] != 3 and self.dtype is np.uint8)
+        self.batch = _fixed(shape[0])
+        sides = [s for s in (shape[1:3] if self.channels_last else shape[2:4]) if _fixed(s)]
+        size = layout.preprocess.size
+        if any(side != size for side in sides):
+            raise EncoderError(
+                f"use '{layout.visual}'",
+                f"it takes images of shape {shape}, its description says {size} x {size}",
+                "Correct the size in the description, or export the graph for that size.",
+            )
+        values = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+        mean, std = (np.array(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
+        self.table = ((values - mean) / std).astype(self.dtype)  # (256, 3)
+        probe = np.zeros((1, size, size, 3), np.uint8)
+        self.dim = self.width or self.call({self.name: self.feed(probe)}).shape[1]
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """(B, D) vectors as the graph gives them."""
+        if not len(pixels):
+            return np.zeros((0, self.dim))
+        return self.call({self.name: self.feed(pixels)})
+
+    def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Pixels as the graph wants them; a uint8 graph normalises by itself."""
+        if self.dtype is np.uint8:
+            array: NDArray[Any] = pixels if self.channels_last else pixels.transpose(0, 3, 1, 2)
+        else:
+            axis = 3 if self.channels_last else 1
+            array = np.stack([self.table[pixels[..., c], c] for c in range(3)], axis=axis)
+        return np.ascontiguousarray(array)
+
+
+class TextTower(_Tower):
+    def __init__(self, layout: Layout, threads: int | None, device: str) -> None:
+        super().__init__(layout.textual, threads, device)
+        spec = self.input(ID_INPUTS, INTEGERS, 2)
+        self.name, self.dtype, self.batch = spec.name, INTEGERS[spec.type], _fixed(spec.shape[0])
+        self.extra = {n: i for n, i in self.inputs.items() if n != spec.name}
+        if unknown := set(self.extra) - {"attention_mask", "token_type_ids"}:
+            raise EncoderError(
+                f"use '{layout.textual}'",
+                f"it wants the input {', '.join(sorted(unknown))}",
+                "Export the text tower on its own, with input_ids and at most attention_mask.",
+            )
+        length = _fixed(spec.shape[1])
+        self.context = length or layout.context
+        self.mask_padding = layout.mask_padding
+        self.tokens = TextTokenizer(
+            layout.tokenizer.read_text(encoding="utf-8"),
+            min(self.context, layout.context),
+            layout.canonical,
+            str(layout.tokenizer),
+        )
+        self.pad = self._pad_id(layout)
+        probe = self._run_rows(self.tokens.rows(PROBE[:1]), self.context)
+        self.dim = self.width or probe.shape[1]
+        self.cut = length is None and layout.causal is not False and self._padding_is_inert()
+
+    def run(self, texts: Sequence[str]) -> NDArray[Any]:
+        """(M, D) vectors as the graph gives them."""
+        rows = self.tokens.rows(texts)
+        lengths = [max(len(row), 1) if self.cut else self.context for row in rows]
+        parts, order = [np.zeros((0, self.dim))], [np.zeros(0, int)]
+        for group in groups_of_equal_length(lengths, TEXT_BATCH):
+            parts.append(self._run_rows([rows[i] for i in group], lengths[group[0]]))
+            order.append(group)
+        return np.concatenate(parts)[np.argsort(np.concatenate(order))]
+
+    def _run_rows(self, rows: Sequence[Sequence[int]], length: int) -> NDArray[Any]:
+        ids = np.full((len(rows), length), self.pad, self.dtype)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+        real = np.arange(length) < np.array([len(row) for row in rows])[:, None]
+        mask = real if self.mask_padding else np.ones_like(real)
+        feed = {"attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        feed = {n: feed[n].astype(INTEGERS[i.type]) for n, i in self.extra.items()}
+        return self.call({self.name: ids, **feed})
+
+    def _pad_id(self, layout: Layout) -> int:
+        if isinstance(layout.pad, int):
+            return layout.pad
+        found = self.tokens.token_id(layout.pad)
+        if found is None:
+            raise EncoderError(
+                f"use the encoder folder '{layout.folder}'",
+                f"its padding token {layout.pad!r} is not in its tokenizer's vocabulary",
+                "The tokenizer belongs to another model: get the folder again from its source.",
+            )
+        return found
+
+    def _padding_is_inert(self) -> bool:
+        """Whether texts give the same vectors with and without padding."""
+        for text in PROBE:
+            rows = self.tokens.rows([text])
+            try:
+                padded, bare = (
+                    self._run_rows(rows, n)[0].astype(np.float64)
+                    for n in (self.context, len(rows[0]))
+                )
+            except EncoderError:
+                return False  # "any length" was not meant
+            # written so that NaN says no
+            if not np.abs(padded - bare).max() <= 1e-4 * np.abs(padded).max():
+                return False
+        return True
+
+
+def _pick_output(path: Path, outputs: Sequence[Any]) -> str:
+    names = [o.name for o in outputs]
+    for name in OUTPUTS:
+        if name in names:
+            return name
+    flat = [o.name for o in outputs if o.shape is not None and len(o.shape) == 2]
+    if len(flat) == 1:
+        return str(flat[0])
+    if FALLBACK_OUTPUT in flat:
+        return FALLBACK_OUTPUT
+    raise EncoderError(
+        f"use '{path}'",
+        f"its outputs are {', '.join(f'{o.name} {o.shape}' for o in outputs)}",
+        f"Expected one vector a row, called {' or '.join(OUTPUTS)}: "
+        "export the tower with its projection.",
+    )
+
+
+def _after(array: NDArray[Any], count: int) -> list[tuple[int, int]]:
+    """Padding of the first axis, for ``np.pad``."""
+    return [(0, count)] + [(0, 0)] * (array.ndim - 1)
+
+
+def _fixed(size: Any) -> int | None:
+    """A dimension that the graph fixes; free ones are names or None."""
+    return size if isinstance(size, int) and size > 0 else None

@@ -1,0 +1,145 @@
+"""Inputs for any member: ``make_case`` builds what the member says it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from byname.ops import unit
+from byname.score.cosine import Cosine
+from byname.stage import Batch, ClassTexts, Member, State, Support
+from byname.taxonomy import Node, Taxonomy
+from byname.weigh.mean import Mean
+
+D, P = 8, 3
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a member."""
+
+    batch: Batch
+    texts: ClassTexts
+    state: State
+
+    def with_images(self, **fields: Any) -> Case:
+        """The same with other fields of the batch, and the logits that follow."""
+        return _with_state(replace(self.batch, **fields), self.texts, self.state.k)
+
+
+def rows(rng: Rng, *shape: int) -> NDArray[np.float32]:
+    """Random unit vectors."""
+    return np.asarray(unit(rng.standard_normal(shape).astype(np.float32)))
+
+
+# How to make each field that a member can need. N images, K classes, M texts.
+IMAGE_INPUTS: dict[str, Any] = {
+    "X": lambda rng, n, k: None,
+    "views": lambda rng, n, k: rows(rng, n, 4, D),
+    "tokens": lambda rng, n, k: rows(rng, n, 9, D),
+    "second": lambda rng, n, k: rows(rng, n, 5),
+    "log_var": lambda rng, n, k: rng.normal(-6, 1, (n, D)).astype(np.float32),
+    "class_probs": lambda rng, n, k: (
+        rng.dirichlet(np.ones(6), n).astype(np.float32),
+        rows(rng, 6, D),
+    ),
+    "captions": lambda rng, n, k: tuple(f"caption {i}" for i in range(n)),
+    "reference": lambda rng, n, k: rows(rng, 12, D),
+    "support": lambda rng, n, k: Support(rows(rng, 3 * k, D), np.arange(3 * k) % k, "pseudo"),
+}
+TEXT_INPUTS: dict[str, Any] = {
+    "prompt_index": lambda rng, k: np.tile(np.arange(P), k),
+    "node_id": lambda rng, k: tuple(f"c{i // P}" for i in range(k * P)),
+    "kind": lambda rng, k: ("name", "attribute", "attribute") * k,
+    "level": lambda rng, k: np.tile(np.arange(P), k),
+    "group": lambda rng, k: np.tile(np.array([0, 0, 1]), k),
+    "context": lambda rng, k: np.tile(np.arange(P), k),
+    "weight": lambda rng, k: rng.uniform(0.5, 2, k * P),
+    "log_var": lambda rng, k: rng.normal(-6, 1, (k * P, D)).astype(np.float32),
+    "pairs": lambda rng, k: tuple(
+        (f"c{a}", f"c{b}", (a * P, a * P + 1)) for a in range(k) for b in range(k) if a != b
+    ),
+}
+
+
+def make_case(
+    needs: frozenset[str] = frozenset(),
+    *,
+    N: int = 10,
+    K: int = 4,
+    k: int = 2,
+    seed: int = 0,
+    names: list[str] | None = None,
+) -> Case:
+    """A case with every input of ``needs``; a test fails that meets a need unknown here."""
+    if unknown := needs - set(IMAGE_INPUTS) - set(TEXT_INPUTS):
+        pytest.fail(f"tests/contract/cases.py has to learn how to build {sorted(unknown)}")
+    rng = np.random.default_rng(seed)
+    names = names or [f"class {i}" for i in range(K)]
+    taxonomy = Taxonomy(Node(f"c{i}", name) for i, name in enumerate(names))
+    centres = rows(rng, K, D)
+    index = np.repeat(np.arange(K), P)
+    vectors = unit(centres[index] + 0.3 * rows(rng, K * P, D))
+    X = unit(centres[np.arange(N) % K] + 0.5 * rows(rng, N, D)) if N else np.zeros((0, D), "f")
+    images = {f: IMAGE_INPUTS[f](rng, N, K) for f in sorted(needs & set(IMAGE_INPUTS)) if f != "X"}
+    extra = {"prompt_index"} | (needs & set(TEXT_INPUTS))
+    about = {f: TEXT_INPUTS[f](rng, K) for f in sorted(extra)}
+    texts = ClassTexts(vectors, index, taxonomy, scale=20.0, **about)
+    return _with_state(Batch(X, **images), texts, k)
+
+
+def _with_state(batch: Batch, texts: ClassTexts, k: int) -> Case:
+    """What the simplest members would have handed on."""
+    weigh = Mean().fit(batch, texts, State())
+    W = weigh.apply(batch, texts, State())
+    S = Cosine().apply(batch, texts, State(W=W))
+    return Case(batch, texts, State(weight=weigh.weight_, W=W, S=S, k=k))
+
+
+def permute_classes(case: Case, order: NDArray[np.intp]) -> Case:
+    """The same classes, listed in another order; their texts stay where they are."""
+    place = np.argsort(order)
+    taxonomy = Taxonomy(case.texts.taxonomy.classes[i] for i in order)
+    index = np.where(case.texts.class_index < 0, -1, place[case.texts.class_index])
+    texts = replace(case.texts, taxonomy=taxonomy, class_index=index)
+    support = case.batch.support
+    if support is not None:
+        support = replace(support, class_index=place[support.class_index])
+    state = replace(case.state, W=case.state.W[order], S=case.state.S[:, order])
+    return Case(replace(case.batch, support=support), texts, state)
+
+
+def permute_images(case: Case, order: NDArray[np.intp]) -> Case:
+    """The same images in another order."""
+    fields: dict[str, Any] = {"X": case.batch.X[order]}
+    for name in ("views", "tokens", "second", "log_var"):
+        if getattr(case.batch, name) is not None:
+            fields[name] = getattr(case.batch, name)[order]
+    if case.batch.class_probs is not None:
+        fields["class_probs"] = (case.batch.class_probs[0][order], case.batch.class_probs[1])
+    if case.batch.captions is not None:
+        fields["captions"] = tuple(case.batch.captions[i] for i in order)
+    return Case(
+        replace(case.batch, **fields), case.texts, replace(case.state, S=case.state.S[order])
+    )
+
+
+def arrays(value: Any) -> list[Any]:
+    """All arrays inside a dataclass, tuple or array, in a fixed order."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [a for v in value for a in arrays(v)]
+    if isinstance(value, Batch | ClassTexts | State | Support | Case):
+        return [a for v in vars(value).values() for a in arrays(v)]
+    return []
+
+
+def run(member: Member, case: Case) -> Any:
+    """``fit`` and ``apply``."""
+    return member.fit(case.batch, case.texts, case.state).apply(case.batch, case.texts, case.state)

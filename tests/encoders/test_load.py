@@ -1,0 +1,133 @@
+"""From a name to an encoder, and what happens when it cannot be had."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byname.encoders import list_encoders, load_encoder
+from byname.encoders.hub import PATTERNS
+from byname.encoders.presets import DEFAULT, PRESETS
+from byname.errors import EncoderError, EncoderUnavailableError
+from tests.encoders import tiny
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and a hub that is told to stay offline."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def put_in_cache(hub: Path, repo: str) -> Path:
+    """The folder that a finished download of ``repo`` would have left."""
+    root = hub / f"models--{repo.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("0" * 40)
+    folder = root / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("spec", [None, DEFAULT])
+def test_the_default_that_cannot_be_had(hub: Path, spec: str | None) -> None:
+    start = time.perf_counter()
+    with pytest.raises(EncoderUnavailableError) as caught:
+        load_encoder(spec)
+    message = str(caught.value)
+    assert f"cannot fetch encoder '{DEFAULT}'" in message
+    repo = PRESETS[DEFAULT].spec.removeprefix("onnx-hub:")
+    assert f"hf download {repo} --local-dir FOLDER" in message
+    assert "--encoder onnx:FOLDER" in message
+    assert "--encoder mini" in message
+    assert time.perf_counter() - start < 20
+
+
+def test_the_environment_names_the_encoder(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYNAME_ENCODER", "siglip-b-16")
+    with pytest.raises(EncoderUnavailableError, match="cannot fetch encoder 'siglip-b-16'"):
+        load_encoder()
+
+
+def test_any_repository(hub: Path) -> None:
+    with pytest.raises(EncoderUnavailableError, match="hf download some/repo --local-dir"):
+        load_encoder("onnx-hub:some/repo")
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen"),
+    [
+        ("clip-vit-b32", "Did you mean clip-vit-b-32"),
+        ("nonsense", "Known: clip-vit-b-32, .*mini; or onnx:FOLDER"),
+        ("onnx:/no/such/folder", "cannot open the encoder folder '/no/such/folder'"),
+        (Path("/no/such/folder"), "there is no such folder"),
+    ],
+)
+def test_unknown_names(spec: str | Path, seen: str) -> None:
+    with pytest.raises(EncoderError, match=seen):
+        load_encoder(spec)
+
+
+def test_a_cached_repository_needs_no_network(hub: Path) -> None:
+    pytest.importorskip("onnx", reason="builds small models with the package onnx")
+    tiny.transformers_folder(put_in_cache(hub, "some/repo"))
+    encoder = load_encoder("onnx-hub:some/repo")
+    assert encoder.info.id == "onnx-hub:some/repo"
+    assert encoder.info.source == "https://huggingface.co/some/repo"
+    want = np.stack([tiny.expected_text("dog")])
+    np.testing.assert_allclose(encoder.encode_texts(["dog"]), want, atol=1e-5)
+
+
+def test_half_a_download_is_not_taken(hub: Path) -> None:
+    pytest.importorskip("onnx", reason="builds small models with the package onnx")
+    folder = tiny.transformers_folder(put_in_cache(hub, "some/repo"))
+    (folder / "onnx/text_model.onnx").unlink()
+    with pytest.raises(EncoderUnavailableError, match="the Hugging Face hub did not give it"):
+        load_encoder("onnx-hub:some/repo")
+
+
+def test_a_preset_of_the_wrong_width_is_refused(hub: Path) -> None:
+    pytest.importorskip("onnx", reason="builds small models with the package onnx")
+    tiny.transformers_folder(put_in_cache(hub, PRESETS[DEFAULT].spec.removeprefix("onnx-hub:")))
+    with pytest.raises(EncoderError, match="vectors have width 4, expected 512"):
+        load_encoder(DEFAULT)
+    assert [e["id"] for e in list_encoders() if e["offline"] and e["id"] != "mini"] == [DEFAULT]
+
+
+def test_list(hub: Path) -> None:
+    rows = list_encoders()
+    assert [row["id"] for row in rows] == list(PRESETS)
+    assert list(rows[0]) == [
+        "id", "size_mb", "licence", "input_size", "dim", "offline", "source", "note",
+    ]  # fmt: skip
+    assert not any(row["offline"] for row in rows if row["id"] != "mini")
+    assert [row["id"] for row in list_encoders("*mini*")] == ["mini"]
+    assert list_encoders("nothing") == []
+
+
+def test_presets_agree_with_what_mini_says() -> None:
+    from byname.encoders import mini
+
+    preset = PRESETS["mini"]
+    assert preset.logit_scale == mini.LOGIT_SCALE
+    assert preset.context == mini.CONTEXT
+    assert preset.input_size == mini.LITE2.size
+
+
+def test_only_the_needed_files_are_fetched() -> None:
+    from fnmatch import fnmatch
+
+    def taken(name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in PATTERNS)
+
+    wanted = ("config.json", "onnx/vision_model.onnx", "onnx/text_model.onnx_data")
+    wanted += ("textual/tokenizer.json", "visual/model.onnx", "visual.onnx.data", "LICENSE")
+    assert all(taken(name) for name in wanted)
+    unwanted = ("onnx/model.onnx", "onnx/vision_model_fp16.onnx", "pytorch_model.bin")
+    assert not any(taken(name) for name in (*unwanted, "visual/model.armnn", "model.safetensors"))
