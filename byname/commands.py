@@ -127,7 +127,7 @@ def _counts(table: pa.Table, counter: Counter) -> dict[str, int]:
         "errors": failed,
         "rejected": int(pc.sum(pc.equal(first["decision"], "reject")).as_py() or 0),
         "encoded": counter.encoded,
-        "from_cache": counter.known,
+        "from_cache": len(first) - failed - counter.encoded,
         "rows": len(table),
     }
 
@@ -194,7 +194,7 @@ def embed(
             "errors": len(found.errors),
             "rejected": 0,
             "encoded": counter.encoded,
-            "from_cache": counter.known,
+            "from_cache": len(found) - counter.encoded,
         }
         record = run_record(
             encoder=model,
@@ -218,7 +218,7 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
         columns = ("id", "size_mb", "licence", "input_size", "dim", "offline", "note")
     elif what == "recipes":
         rows = [r for r in list_recipes() if fnmatch(str(r["name"]), pattern)]
-        columns = ("name", "prompts", "weigh", "score", "refine", "decide", "needs", "paper")
+        columns = ("name", "title", "stages", "needs", "paper")
     elif what == "members":
         rows = [
             {
@@ -238,9 +238,16 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    print_table("", columns, [[row.get(c) for c in columns] for row in rows])
+    print_table("", columns, [[_in_words(row.get(c)) for c in columns] for row in rows])
     if what == "encoders":
         say("offline = usable now without a network")
+
+
+def _in_words(value: Any) -> Any:
+    """Stages as "a > b > c", a list as "a, b"."""
+    if isinstance(value, Mapping):
+        return " > ".join(str(v) for v in value.values() if v)
+    return ", ".join(value) if isinstance(value, list | tuple | frozenset | set) else value
 
 
 def cache(clear: bool, kind: str | None) -> None:

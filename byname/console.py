@@ -72,10 +72,10 @@ def _cell(value: Any) -> str:
 
 
 class Counter:
-    """Counts images that were encoded and images whose vectors were there already."""
+    """How many images were encoded, and the time that all images took."""
 
     def __init__(self) -> None:
-        self.encoded = self.known = 0
+        self.encoded = 0
         self.seconds = 0.0
 
 
@@ -98,10 +98,7 @@ def progress_bar(counter: Counter, total: int, quiet: bool) -> Iterator[Progress
         task = bar.add_task("images", total=total, rate="")
 
         def advance(done: int, encoded: bool) -> None:
-            if encoded:
-                counter.encoded += done
-            else:
-                counter.known += done
+            counter.encoded += done if encoded else 0
             seconds = time.perf_counter() - start
             rate = f"{counter.encoded / seconds:.1f}/s" if counter.encoded else ""
             bar.update(task, advance=done, rate=rate)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -61,12 +60,6 @@ def sort_photos(
     best = table.filter(pc.equal(table["rank"], 1)).select(columns).to_pylist()
     labels = {r["class_id"]: r["label"] or "" for r in best if not r["error"]}
     names = _folder_names(labels, by)
-    ways: dict[str, Callable[[Path, Path], object]] = {
-        "link": lambda source, target: target.symlink_to(source.resolve()),
-        "hardlink": lambda source, target: target.hardlink_to(source),
-        "copy": _copy,
-    }
-    place = ways[how]
     counts: Counter[str] = Counter()
     for row in best:
         if row["error"]:
@@ -80,22 +73,27 @@ def sort_photos(
         elif os.path.lexists(target):
             counts["exists"] += 1
         else:
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                place(source, target)
-            except OSError as error:
-                raise OutputError(
-                    f"put '{row['file_name']}' into '{target.parent}'",
-                    error.strerror or str(error),
-                    "Choose another folder, or --how copy where links are not possible.",
-                ) from None
+            _place(source, target, how)
             counts["placed"] += 1
     return counts
 
 
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copy2(source, temporary)
+def _place(source: Path, target: Path, how: How) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if how == "link":
+            target.symlink_to(source.resolve())
+        elif how == "hardlink":
+            target.hardlink_to(source)
+        else:
+            with atomic_path(target) as temporary:
+                shutil.copy2(source, temporary)
+    except OSError as error:
+        raise OutputError(
+            f"put '{source.name}' into '{target.parent}'",
+            error.strerror or str(error),
+            "Choose another folder, or --how copy where links are not possible.",
+        ) from None
 
 
 def _root(rows: Path) -> Path:

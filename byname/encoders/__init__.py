@@ -2,5 +2,6 @@
 
 from byname.encoders.base import Encoder, EncoderInfo
 from byname.encoders.load import list_encoders, load_encoder
+from byname.encoders.precomputed import PrecomputedEncoder
 
-__all__ = ["Encoder", "EncoderInfo", "list_encoders", "load_encoder"]
+__all__ = ["Encoder", "EncoderInfo", "PrecomputedEncoder", "list_encoders", "load_encoder"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -152,6 +153,28 @@ class PrecomputedEncoder(Encoder):
             "it holds vectors that were computed before and takes no pixels",
             "Give the image vectors themselves, or choose an encoder that takes images.",
         )
+
+    def lookup(self, keys: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, str]]:
+        """The stored vectors of these file names, by full name, else by a base name that is unique.
+
+        Raises
+        ------
+        EncoderError
+            When none of them is stored.
+        """
+        full = {name: i for i, name in enumerate(self.image_names)}
+        often = Counter(PurePosixPath(name).name for name in self.image_names)
+        base = {b: i for n, i in full.items() if often[b := PurePosixPath(n).name] == 1}
+        at = [full.get(key, base.get(PurePosixPath(key).name, -1)) for key in keys]
+        found = [i for i in at if i >= 0]
+        if keys and not found:
+            raise EncoderError(
+                f"find the vectors of {len(keys)} images in '{self.info.id}'",
+                f"none of them is among its {len(full)} image vectors; the first is '{keys[0]}'",
+                "Its images.txt must name the files relative to the folder of the images.",
+            )
+        why = f"'{self.info.id}' holds no vector for it"
+        return self.image_vectors[found], {k: why for k, i in zip(keys, at, strict=True) if i < 0}
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """M texts to (M, D) rows of the table; a text is found by its exact spelling."""

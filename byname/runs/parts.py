@@ -92,6 +92,7 @@ def part_paths(folder: Path, index: int) -> tuple[Path, Path, Path]:
 def write_part(folder: Path, index: int, table: pa.Table, counts: dict[str, Any]) -> None:
     """Write the part, then its mark of completion, then drop the journal."""
     parquet, mark, journal = part_paths(folder, index)
+    folder.mkdir(parents=True, exist_ok=True)  # the cache may have been cleared meanwhile
     # While the mark is away the part counts as unfinished but its rows are still found.
     mark.unlink(missing_ok=True)
     with atomic_path(parquet) as temporary:

@@ -184,6 +184,5 @@ def _vectors(
             f"it gave vectors of shape {vectors.shape} for {len(pixels)} images",
             f"Its card says that they have {encoder.info.dim} numbers each.",
         )
-    sound: list[bool] = np.isfinite(vectors).all(axis=1).tolist()
     bad = "the encoder gave NaN or infinite numbers for it"
-    return {i: v if ok else bad for i, v, ok in zip(pixels, vectors, sound, strict=True)}
+    return {i: v if np.isfinite(v).all() else bad for i, v in zip(pixels, vectors, strict=True)}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers import needs_mini
+from tests.marks import needs_mini
 
 BYNAME = [sys.executable, "-m", "byname.cli"]
 

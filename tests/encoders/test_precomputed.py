@@ -201,3 +201,14 @@ def test_rs19_mean_ensemble(shared: Path, name: str, want: float) -> None:
 
 def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
+
+
+def test_lookup_by_full_name_else_by_unique_base_name() -> None:
+    names = ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+    encoder = PrecomputedEncoder((["x"], [[1.0, 0.0, 0.0]]), (names, np.eye(3)))
+    vectors, errors = encoder.lookup(["b/1.jpg", "2.jpg", "1.jpg"])
+    assert vectors.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert errors == {"1.jpg": "'precomputed' holds no vector for it"}
+    with pytest.raises(EncoderError, match=r"none of them is among its 3 image vectors; .* 'z\.jpg'"):
+        encoder.lookup(["z.jpg"])
+    assert encoder.lookup([])[0].shape == (0, 3)
