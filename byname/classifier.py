@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from byname.cache import TextCache, working_dir
+from byname.classtexts import class_texts
+from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
 from byname.errors import EmbeddingsError, UsageError
@@ -20,10 +23,11 @@ from byname.inputs import as_embeddings
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
 from byname.promptset import PromptSet
+from byname.promptset_io import fill_missing, read_prompts
 from byname.recipes import Recipe, get_recipe
 from byname.rows import SCHEMA, Row, rows_of
 from byname.runs.shard import Progress
-from byname.stage import Answer, Batch, ClassTexts, PromptMember, create
+from byname.stage import STAGES, Answer, Batch, ClassTexts, PromptMember, create
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -44,6 +48,8 @@ class Classifier:
         See ``byname list recipes``.
     prompts : str, Path or PromptSet, optional
         A member of the prompts stage, or a prompt file.
+    allow_missing : bool, default False
+        Give classes for which a prompt file has no text "a photo of a {}.", with a warning.
     templates : sequence of str, optional
         Own templates with ``{}`` for the name, in place of ``prompts``.
     weigh, score, refine, decide : str, optional
@@ -93,6 +99,7 @@ class Classifier:
         recipe: str | Recipe = "ensemble",
         *,
         prompts: str | Path | PromptSet | None = None,
+        allow_missing: bool = False,
         templates: Sequence[str] | None = None,
         weigh: str | None = None,
         score: str | None = None,
@@ -110,6 +117,7 @@ class Classifier:
         self.encoder = encoder
         self.recipe = recipe
         self.prompts = prompts
+        self.allow_missing = allow_missing
         self.templates = templates
         self.weigh = weigh
         self.score = score
@@ -203,34 +211,27 @@ class Classifier:
         if self.templates is not None:
             return PromptSet.from_templates(self.taxonomy_, self.templates, generator="templates")
         if isinstance(self.prompts, PromptSet):
-            return self.prompts.align(self.taxonomy_)
+            return fill_missing(self.prompts, self.taxonomy_, allow_missing=self.allow_missing)
         if self._prompts_are_texts():
-            return PromptSet.load(self.prompts).align(self.taxonomy_)  # type: ignore[arg-type]
+            path: Any = self.prompts
+            return read_prompts(path, self.taxonomy_, allow_missing=self.allow_missing)
         member: PromptMember = create(self.recipe_.prompts, "prompts")
         return member.generate(self.taxonomy_)
 
     def _encode_texts(self, progress: Callable[[int, int], None]) -> ClassTexts:
-        entries = [
-            (k, prompt)
-            for k, prompts in enumerate(self.prompts_.classes.values())
-            for prompt in prompts
-        ]
-        texts, encoder = [prompt.text for _, prompt in entries], self.encoder_
-        if self.cache and encoder.info.weights_sha256:
-            store = TextCache(working_dir(), encoder.info.text_fingerprint(), encoder.info.dim)
-            vectors = store.encode(texts, encoder.encode_texts, progress)
-        else:
-            vectors = encoder.encode_texts(texts)
-        return ClassTexts(
-            vectors=vectors,
-            class_index=np.array([k for k, _ in entries], np.intp),
-            taxonomy=self.taxonomy_,
-            prompt_index=np.array([p.template for _, p in entries], np.intp),
-            node_id=tuple(self.taxonomy_.class_ids[k] for k, _ in entries),
-            kind=tuple(p.kind for _, p in entries),
-            weight=np.array([p.weight for _, p in entries]),
-            scale=encoder.info.logit_scale,
-            bias=encoder.info.logit_bias,
+        encode, info = self.encoder_.encode_texts, self.encoder_.info
+        if self.cache and info.weights_sha256:
+            store = TextCache(working_dir(), info.text_fingerprint(), info.dim)
+            encode = partial(store.encode, encode=self.encoder_.encode_texts, progress=progress)
+        made = [self.recipe_.create(stage) for stage in STAGES]
+        return class_texts(
+            self.prompts_,
+            self.taxonomy_,
+            encode,
+            scale=info.logit_scale,
+            bias=info.logit_bias,
+            # Texts about pairs can be many: they are encoded for those who look at them.
+            pairs=any("pairs" in getattr(member, "uses", ()) for member in made),
         )
 
     def embed(self, X: Any) -> Embeddings:
@@ -328,6 +329,17 @@ class Classifier:
             For k below 1.
         """
         return rows_of(self.table(X, k))
+
+    def diagnose(
+        self, X: Any, *, command: str = "byname diagnose IMAGES --classes CLASSES"
+    ) -> Diagnosis:
+        """Which classes will fail on these unlabeled images, and what to do about it.
+
+        ``command`` is what the commands in the answer begin with; see :mod:`byname.diagnose`.
+        """
+        vectors = self.embed(X).vectors
+        pipeline = self._fitted(Batch(vectors))
+        return diagnose(self._texts, vectors, pipeline, command=command)
 
     def table(self, X: Any, k: int = 1) -> pa.Table:
         """:meth:`classify` as an Arrow table."""

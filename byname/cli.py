@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from byname import __version__
+from byname import __version__, cli_evaluate, cli_study
+from byname.cli_prompts import prompts_app
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,9 @@ taxonomy_app = typer.Typer(
     help="Check, describe and convert class lists and trees.", no_args_is_help=True
 )
 app.add_typer(taxonomy_app, name="taxonomy")
+app.add_typer(prompts_app, name="prompts")
+cli_evaluate.register(app)
+cli_study.register(app)
 
 Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")
@@ -43,6 +47,11 @@ Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offer
 Lineage = Annotated[
     str | None, typer.Option(help="Columns that make the tree, root first: group,coarse,name.")
 ]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
+]
+Decide = Annotated[str | None, typer.Option(help="Stage member: reject[min_probability=0.6].")]
+Level = Annotated[str | None, typer.Option(help="Answer on this level: its name or depth.")]
 
 
 def _version(wanted: bool) -> None:
@@ -77,15 +86,12 @@ def classify(
         list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompts member, or a prompt file.")] = None,
+    allow_missing: AllowMissing = False,
     weigh: Annotated[str | None, typer.Option(help="Stage member.")] = None,
     score: Annotated[str | None, typer.Option(help="Stage member.")] = None,
     refine: Annotated[str | None, typer.Option(help="Stage member.")] = None,
-    decide: Annotated[
-        str | None, typer.Option(help="Stage member: reject[min_probability=0.6].")
-    ] = None,
-    level: Annotated[
-        str | None, typer.Option(help="Answer on this level: its name or depth.")
-    ] = None,
+    decide: Decide = None,
+    level: Level = None,
     lineage: Lineage = None,
     image_column: ImageColumn = None,
     batch_size: BatchSize = 32,
@@ -109,6 +115,7 @@ def classify(
             "recipe": recipe,
             "templates": template or None,
             "prompts": prompts,
+            "allow_missing": allow_missing,
             "weigh": weigh,
             "score": score,
             "refine": refine,

@@ -57,7 +57,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     drawn = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(r[i], int | float) for r in rows)
-        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(escape(plain(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(plain(_cell(x))) for x in row))
     console.print(drawn)

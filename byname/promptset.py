@@ -21,7 +21,7 @@ class Prompt(BaseModel):
 
     ``about``: id of the node, or name of the attribute, that the text is about; "" for the class
     itself. ``template``: index of the template that all classes share; -1 for a text of one class
-    only.
+    only. ``level``: level in a hierarchy of texts, 0 for the general ones; -1 for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +30,7 @@ class Prompt(BaseModel):
     about: str = ""
     weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     template: int = Field(default=-1, ge=-1)
+    level: int = Field(default=-1, ge=-1)
 
 
 class Pair(BaseModel):

@@ -92,6 +92,58 @@ RECIPES: dict[str, Recipe] = {
             notes="The default. Each other recipe that is a member's name is this one with that "
             "member in its stage.",
         ),
+        Recipe(
+            name="haprompts",
+            title="Hierarchy-aware texts: how a class differs from its peers, what it is a kind of",
+            prompts="haprompts[variant=full]",
+            weigh="mean",
+            score="cosine",
+            refine=None,
+            decide="argmax",
+            paper="Liang & Davis, Making Better Mistakes in CLIP-Based Zero-Shot Classification "
+            "with Hierarchy-Aware Language Prompts, arXiv 2503.02248",
+            notes="Needs a prompt file (--prompts FILE.json); 'byname prompts make' helps to write "
+            "one. With --decide crm mistakes get milder still.",
+        ),
+        Recipe(
+            name="hie",
+            title="Texts in levels; finer levels count while they keep agreeing better",
+            prompts="haprompts[variant=full]",
+            weigh="mean",
+            score="hie",
+            refine=None,
+            decide="argmax",
+            paper="Ren et al., ChatGPT-Powered Hierarchical Comparisons for Image Classification, "
+            "NeurIPS 2023",
+            notes="Needs a prompt file with levels: one made by haprompts, or {class: [[texts of "
+            "level 0], [texts of level 1], ...]}.",
+        ),
+        Recipe(
+            name="cpe",
+            title="Templates weighed by how clearly they let the worst classes win",
+            prompts="templates[set=imagenet]",
+            weigh="cpe",
+            score="cosine",
+            refine=None,
+            decide="argmax",
+            paper="Shao, Shi, Yang, Guo & Li, Examining the Achilles' Heel of CLIP Models, "
+            "arXiv 2310.03324",
+            notes="Learns from the unlabeled images. 'cpe[per_class=true]' gives the worst classes "
+            "weights of their own.",
+        ),
+        Recipe(
+            name="coder",
+            title="Attributes, look-alikes and synonyms; close calls settled by contrasts",
+            prompts="atg",
+            weigh="mean",
+            score="coder",
+            refine=None,
+            decide="argmax",
+            paper="Yi, Ren, Zhan & Ye, Leveraging Cross-Modal Neighbor Representation for Improved "
+            "CLIP Classification, CVPR 2024, arXiv 2404.17753",
+            notes="Needs a prompt file (--prompts FILE.json) with texts of the kinds name, "
+            "attribute, analogous and synonym, and for close calls texts about pairs.",
+        ),
     )
 }
 DEFAULT_RECIPE = "ensemble"

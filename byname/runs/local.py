@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,22 +67,27 @@ def embed_source(
     """
     cache = cache and bool(encoder.info.weights_sha256)
     base = working_dir()
-    try:
+    with _disk_errors(base):
         plan = make_plan(source, encoder, base, shard_size=shard_size, share=cache)
         with _until_done(plan):
-            reuse = ReuseIndex(plan) if cache else None
-            tables = [
-                process_shard(
-                    plan,
-                    index,
-                    encoder,
-                    batch_size=batch_size,
-                    workers=workers or os.cpu_count() or 1,
-                    reuse=reuse,
-                    progress=progress,
-                )
-                for index in range(plan.n_shards)
-            ]
+            work = partial(
+                process_shard,
+                plan,
+                encoder=encoder,
+                batch_size=batch_size,
+                workers=workers or os.cpu_count() or 1,
+                reuse=ReuseIndex(plan) if cache else None,
+                progress=progress,
+            )
+            tables = [work(index=index) for index in range(plan.n_shards)]
+    return merge(plan, tables)
+
+
+@contextmanager
+def _disk_errors(base: Path) -> Iterator[None]:
+    """An error of the file system as one that says what to do."""
+    try:
+        yield
     except BynameError:
         raise
     except OSError as error:
@@ -90,7 +96,6 @@ def embed_source(
             error.strerror or str(error),
             "Make room there, or set BYNAME_CACHE to another folder; then start the run again.",
         ) from error
-    return merge(plan, tables)
 
 
 @contextmanager

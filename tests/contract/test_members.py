@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from byname.errors import NeedsError
 from byname.promptset import PromptSet
+from byname.queries import QueryMember, query_id
 from byname.stage import STAGES, Answer, Member, PromptMember, State, create, members
 from byname.taxonomy import Node, Taxonomy
 from tests.contract.cases import (
@@ -30,8 +31,9 @@ from tests.contract.cases import (
 )
 
 ALL = members()
-PROMPTS = [name for name, cls in ALL.items() if cls.stage == "prompts"]
-OTHERS = [name for name in ALL if name not in PROMPTS]
+OTHERS = [name for name, cls in ALL.items() if cls.stage != "prompts"]
+QUERIES = [name for name, cls in ALL.items() if issubclass(cls, QueryMember)]
+PROMPTS = [name for name in ALL if name not in {*OTHERS, *QUERIES}]
 ATOL = 1e-4  # logits at a scale of 20, in float32
 
 
@@ -131,6 +133,36 @@ def test_prompts_cover_every_class(name: str, taxonomy: Taxonomy) -> None:
     assert fresh(name).generate(taxonomy).model_dump_json() == made.model_dump_json()
 
 
+@pytest.mark.parametrize("taxonomy", TAXONOMIES.values(), ids=TAXONOMIES)
+@pytest.mark.parametrize("name", QUERIES)
+def test_queries(name: str, taxonomy: Taxonomy) -> None:
+    asked = list(fresh(name).queries(taxonomy))
+    assert asked == list(fresh(name).queries(taxonomy))
+    assert len({query.id for query in asked}) == len(asked)
+    assert {query.class_id for query in asked} == set(taxonomy.class_ids), "no class without one"
+    for query in asked:
+        assert query.id == query_id(query.class_id, query.about, query.kind, query.text)
+        assert query.about == "" or query.about in taxonomy
+        assert query.about != taxonomy.root.id or query.about == ""
+        assert taxonomy.node(query.class_id).name in query.text
+        assert query.max_tokens > 0
+    with pytest.raises(NeedsError, match=f"--prompts FILE.*'byname prompts make --style {name} "):
+        fresh(name).generate(taxonomy)
+
+
+@pytest.mark.parametrize("taxonomy", TAXONOMIES.values(), ids=TAXONOMIES)
+@pytest.mark.parametrize("name", QUERIES)
+def test_replies_become_prompts(name: str, taxonomy: Taxonomy) -> None:
+    asked = list(fresh(name).queries(taxonomy))
+    replies = [(query, f" reply {i} \n") for i, query in enumerate(asked)]
+    made = fresh(name).collect(taxonomy, replies)
+    assert list(made.align(taxonomy).classes) == list(made.classes) == list(taxonomy.class_ids)
+    assert all(p.text == p.text.strip() for prompts in made.classes.values() for p in prompts)
+    assert fresh(name).collect(taxonomy, reversed(replies)) == made
+    assert made.provenance.generator == name
+    assert len(made.provenance.queries_sha256) == 64
+
+
 # -- the other stages
 
 
@@ -212,6 +244,14 @@ EDGES: list[Callable[[Case], Case]] = [
 @pytest.mark.parametrize("name", OTHERS)
 def test_edges(name: str, edge: Callable[[Case], Case]) -> None:
     checked(name, edge(case_for(name)))
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", [n for n in OTHERS if getattr(ALL[n], "uses", ())])
+def test_edges_with_what_a_member_may_use(name: str, edge: Callable[[Case], Case]) -> None:
+    """``uses`` names inputs that a member looks at where they are given."""
+    cls: Any = ALL[name]
+    checked(name, edge(make_case(cls.needs | cls.uses)))
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -336,10 +376,13 @@ def test_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_files_and_no_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = None if name in PROMPTS else case_for(name)
+    case = case_for(name) if name in OTHERS else None
     taxonomy = TAXONOMIES["tree"]
+    make = {"queries": list} if name in QUERIES else {"generate": lambda made: made.classes}
+    ((method, shown),) = make.items()
     if case is None:
-        fresh(name).generate(taxonomy)  # texts that come with the package may be read, once
+        # Texts that come with the package may be read, once.
+        assert shown(getattr(fresh(name), method)(taxonomy))
 
     def refused(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError(f"{name} opened {args}")
@@ -348,7 +391,7 @@ def test_no_files_and_no_network(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(io, "open", refused)
     monkeypatch.setattr(socket, "socket", refused)
     if case is None:
-        assert fresh(name).generate(taxonomy).classes
+        assert shown(getattr(fresh(name), method)(taxonomy))
     else:
         checked(name, case)
 

@@ -1,0 +1,104 @@
+"""``byname diagnose``: the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+Images = Annotated[str | None, typer.Argument(help="Unlabeled images in any form, or embeddings.")]
+TaskFile = Annotated[
+    Path | None,
+    typer.Option(help="A ready task, an .npz file, in place of images; labels are not read."),
+]
+Classes = Annotated[
+    str | None, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")
+]
+TaxonomyFile = Annotated[str | None, typer.Option(help="Tree over the classes of the task.")]
+EncoderName = Annotated[
+    str | None,
+    typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]"),
+]
+RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")]
+Templates = Annotated[
+    list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
+]
+Prompts = Annotated[str | None, typer.Option(help="A prompts member, or a prompt file.")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
+]
+Stage = Annotated[str | None, typer.Option(help="Stage member.")]
+Lineage = Annotated[
+    str | None, typer.Option(help="Columns that make the tree, root first: group,name.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of a list file that names the images.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
+ShowAll = Annotated[bool, typer.Option("--all", help="All classes, not the worst 20.")]
+BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads of the encoder.", min=1)]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where it is offered.")]
+NoCache = Annotated[bool, typer.Option("--no-cache")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def diagnose(
+    images: Images = None,
+    task: TaskFile = None,
+    classes: Classes = None,
+    taxonomy: TaxonomyFile = None,
+    encoder: EncoderName = None,
+    recipe: RecipeName = "ensemble",
+    template: Templates = None,
+    prompts: Prompts = None,
+    allow_missing: AllowMissing = False,
+    weigh: Stage = None,
+    score: Stage = None,
+    refine: Stage = None,
+    lineage: Lineage = None,
+    image_column: ImageColumn = None,
+    as_json: AsJson = False,
+    show_all: ShowAll = False,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+    device: Device = "cpu",
+    no_cache: NoCache = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say which classes will fail, how often, and what to do, without labels."""
+    from byname import commands_study
+
+    commands_study.run_diagnose(
+        images,
+        task=task,
+        taxonomy=taxonomy,
+        as_json=as_json,
+        show_all=show_all,
+        image_column=image_column,
+        quiet=quiet,
+        options={
+            "classes": classes,
+            "encoder": encoder,
+            "recipe": recipe,
+            "templates": template or None,
+            "prompts": prompts,
+            "allow_missing": allow_missing,
+            "weigh": weigh,
+            "score": score,
+            "refine": refine,
+            "lineage": [c.strip() for c in lineage.split(",")] if lineage else None,
+            "batch_size": batch_size,
+            "threads": threads,
+            "device": device,
+            "cache": not no_cache,
+        },
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(diagnose)

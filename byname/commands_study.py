@@ -1,0 +1,127 @@
+"""``byname diagnose``: which classes will fail, as a table or JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from byname.classifier import Classifier
+from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
+from byname.console import table as print_table
+from byname.diagnose import Diagnosis, diagnose
+from byname.errors import UsageError
+from byname.images.sources import Source
+from byname.inputs import open_images
+from byname.recipes import get_recipe
+from byname.taskfile import Task
+from byname.taxonomy import Taxonomy
+
+__all__ = ["run_diagnose"]
+
+SHOWN = 20
+COLUMNS = (
+    "class",
+    "cmm",
+    "predicted share",
+    "expected accuracy",
+    "nearest confusions",
+    "what to do",
+)
+
+
+def run_diagnose(
+    images: str | None,
+    *,
+    task: Path | None,
+    taxonomy: str | None,
+    as_json: bool,
+    show_all: bool,
+    image_column: str | None,
+    quiet: bool,
+    options: Mapping[str, Any],
+) -> None:
+    """Arguments first, then vectors, then the table. Labels of a task are not read."""
+    _check_arguments(images, task, taxonomy, options)
+    with collect_warnings():
+        if task is not None:
+            found, classes = _diagnose_task(task, taxonomy, options)
+        else:
+            found, classes = _diagnose_images(str(images), image_column, quiet, options)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    _show(found, classes, SHOWN if not show_all else len(found.classes))
+
+
+def _check_arguments(
+    images: str | None, task: Path | None, taxonomy: str | None, options: Mapping[str, Any]
+) -> None:
+    asked = "diagnose the classes"
+    if (images is None) == (task is None):
+        seen = "both images and a task were given" if task else "neither images nor a task is given"
+        raise UsageError(asked, seen, "Give IMAGES with --classes, or --task F.npz.")
+    if task is None:
+        if options["classes"] is None:
+            raise UsageError(asked, "no classes were given", "Add --classes FILE or a,b,c.")
+        if taxonomy is not None:
+            raise UsageError(asked, "--taxonomy is for tasks", "Put the tree into --classes.")
+        return
+    for name in ("classes", "encoder", "prompts", "templates", "lineage"):
+        if options[name] is not None:
+            option = f"--{name.removesuffix('s') if name == 'templates' else name}"
+            raise UsageError(
+                asked, f"{option} does not go with --task", "A task holds all vectors."
+            )
+
+
+def _diagnose_task(
+    task: Path, taxonomy: str | None, options: Mapping[str, Any]
+) -> tuple[Diagnosis, Taxonomy]:
+    replaced = {stage: options[stage] for stage in ("weigh", "score", "refine")}
+    recipe = get_recipe(options["recipe"], **replaced)
+    held = Task.load(task, taxonomy=taxonomy, with_labels=False)
+    texts = held.texts_for(recipe.prompts)
+    command = f"byname diagnose --task {shlex.quote(str(task))}"
+    return diagnose(texts, held.images, recipe, command=command), held.taxonomy
+
+
+def _diagnose_images(
+    images: str, image_column: str | None, quiet: bool, options: Mapping[str, Any]
+) -> tuple[Diagnosis, Taxonomy]:
+    source, counter = open_images(images, image_column=image_column), Counter()
+    if isinstance(source, Source):
+        for text in source.warnings:
+            say(f"warning: {text}")
+    model = Classifier(**options)
+    with text_progress(quiet) as advance_texts:
+        model.prepare(advance_texts)
+    with progress_bar(counter, len(source), quiet) as advance:
+        model.progress = advance
+        embeddings = model.embed(source)
+    if embeddings.errors and not quiet:
+        say(f"warning: {len(embeddings.errors)} images could not be read and are left out")
+    words = ["byname", "diagnose", images, "--classes", str(options["classes"])]
+    if options["encoder"] is not None:
+        words += ["--encoder", str(options["encoder"])]
+    return model.diagnose(embeddings, command=shlex.join(words)), model.taxonomy_
+
+
+def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
+    rows = []
+    for class_id in found.worst[:most]:
+        one = found.classes[class_id]
+        near = ", ".join(f"{classes.node(c.id).name} {c.share:.0%}" for c in one.confusions)
+        todo = f"{one.flag}: {one.next}" if one.flag else ""
+        cmm = f"{one.cmm:.4f}" if one.cmm is not None else "-"
+        shares = (f"{one.predicted_share:.1%}", f"{one.expected_accuracy:.0%}")
+        rows.append((one.name, cmm, *shares, near, todo))
+    print_table("", COLUMNS, rows)
+    if most < len(found.classes):
+        say(f"... and {len(found.classes) - most} more classes; see them with --all or --json")
+    say(
+        f"{found.n_images} images, {len(found.classes)} classes, recipe {found.recipe}: expected "
+        f"accuracy {found.expected_accuracy:.0%}, an estimate without labels"
+    )

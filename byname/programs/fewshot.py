@@ -1,0 +1,386 @@
+"""Few labelled images beside the names: cached features, plain (Tip-Adapter) or CODER."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname import ops
+from byname.errors import UsageError
+from byname.programs.alpha_sweep import right_by_alpha
+from byname.score.coder import name_vectors
+from byname.stage import Array, ClassTexts, Support
+
+__all__ = ["FewShot", "SearchResult"]
+
+_BLOCK = 1024
+BETAS = tuple(np.linspace(0.1, 200, 500).tolist())
+ALPHAS = tuple(np.linspace(0.1, 20, 50).tolist())
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What :meth:`FewShot.search` found: the best setting, and how many settings were tried."""
+
+    alpha: float
+    beta: float
+    accuracy: float
+    tried: int
+
+
+class FewShot:
+    """Names and a few images of each class that the user has labelled.
+
+    Formula, with A(x, y) the affinity of an image and a support image, W the class vectors::
+
+        logits[i, k] = scale * <x_i, W_k> + bias
+                       + alpha * sum over the support j of class k of exp(-beta * (1 - A(x_i, y_j)))
+
+        tip    A(x, y) = <x, y>
+        coder  A(x, y) = <c(x), c(y)> / (||c(x)|| ||c(y)||)  with c(x) = G x, G the M class texts
+
+    c(x) is never formed: with R = G^T G (D, D) the product <c(x), c(y)> is x^T R y, exactly. W_k
+    is the unit mean of the class's name texts, or of all its texts where it has none. G holds the
+    texts of the classes but for synonyms, as in the paper.
+
+    The labels are those of the support, which the user gives on purpose; the images to be
+    labelled have none. Their number may differ between classes; a class without support is scored
+    by its texts alone.
+
+    Complexity: N * n * D for n support images, once for a whole search; then N * n for each beta,
+    and N * K for all values of alpha together.
+
+    Parameters
+    ----------
+    texts : ClassTexts
+        Of K classes.
+    features : {"tip", "coder"}
+    alpha : float
+        Weight of the support; 0 is zero-shot. Default 1, as in Tip-Adapter's code.
+    beta : float
+        Sharpness. Default 5.5, as in Tip-Adapter's code. CODERs of all images are alike, so they
+        need a larger beta, or ``minmax``.
+    minmax : bool
+        Stretch the affinities of each image to 0..1 over the support, as CODER's code does; where
+        they are all equal they become 1.
+
+    Attributes
+    ----------
+    classes_ : array of str, shape (K,)
+        Ids, in the order of the columns of :meth:`decision_function`.
+    support_ : Support
+
+    Notes
+    -----
+    Source: Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot
+    Classification", ECCV 2022; Yi, Ren, Zhan & Ye, "Leveraging Cross-Modal Neighbor Representation
+    for Improved CLIP Classification", CVPR 2024, arXiv 2404.17753.
+
+    Examples
+    --------
+    >>> from byname.taxonomy import Taxonomy
+    >>> texts = ClassTexts(np.eye(2), np.array([0, 1]), Taxonomy.from_names(["cat", "dog"]))
+    >>> model = FewShot(texts, alpha=200).fit(np.array([[0.6, 0.8]]), ["cat"])
+    >>> model.predict(np.array([[0.6, 0.8], [0.0, 1.0]])).tolist()
+    ['cat', 'dog']
+    """
+
+    support_: Support
+
+    def __init__(
+        self,
+        texts: ClassTexts,
+        features: Literal["tip", "coder"] = "tip",
+        alpha: float = 1.0,
+        beta: float = 5.5,
+        minmax: bool = False,
+    ) -> None:
+        self.texts = texts
+        self.features = features
+        self.alpha = alpha
+        self.beta = beta
+        self.minmax = minmax
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters as given, in the manner of scikit-learn."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters; alpha, beta and minmax need no new ``fit``."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise UsageError(
+                    f"set '{name}'", "FewShot has no such parameter", ", ".join(self.get_params())
+                )
+            setattr(self, name, value)
+        return self
+
+    def fit(
+        self, support_X: Array | Support, support_class_ids: Sequence[str] | None = None
+    ) -> Self:
+        """Store the labelled images.
+
+        Parameters
+        ----------
+        support_X : array, shape (n, D), or Support
+            Unit rows; a Support must be of the kind "labelled".
+        support_class_ids : sequence of str, length n
+            Ids of their classes; not positions.
+
+        Raises
+        ------
+        UsageError
+            For an unknown id, numbers that do not fit, no image, or settings out of range.
+        """
+        self._check_settings()
+        self.classes_ = np.array(self.texts.taxonomy.class_ids)
+        support = self._as_support(support_X, support_class_ids)
+        order = np.argsort(support.class_index, kind="stable")
+        index = support.class_index[order]
+        vectors = _rows("the support", ops.to_numpy(support.vectors), self.texts)[order]
+        self.support_ = Support(vectors, index, "labelled")
+        self._starts = np.flatnonzero(np.diff(index, prepend=-1))
+        self._W = _class_vectors(self.texts)
+        self._R = _gram(self.texts) if self.features == "coder" else None
+        keys = vectors if self._R is None else vectors @ self._R
+        self._keys = keys / _lengths(keys, vectors, self._R)[:, None]
+        return self
+
+    def decision_function(self, X: Array) -> NDArray[Any]:
+        """Logits (N, K)."""
+        self._check_settings()
+        parts = []
+        for x in self._blocks("the images", X):
+            parts.append(
+                self._zero_shot(x) + self.alpha * self._votes(self._affinity(x), self.beta)
+            )
+        return np.concatenate(parts)
+
+    def predict_proba(self, X: Array) -> NDArray[Any]:
+        """Probabilities (N, K): the softmax of the logits."""
+        return np.asarray(ops.softmax(self.decision_function(X)))
+
+    def predict(self, X: Array) -> NDArray[np.str_]:
+        """Id of the best class of each image, shape (N,)."""
+        best = ops.argmax(self.decision_function(X))
+        ids: NDArray[np.str_] = self.classes_[best]
+        return ids
+
+    def search(
+        self,
+        betas: Sequence[float] = BETAS,
+        alphas: Sequence[float] = ALPHAS,
+        *,
+        validation: tuple[Array, Sequence[str]] | None = None,
+        test: Array | None = None,
+        rounds: int = 3,
+    ) -> SearchResult:
+        """Choose alpha and beta on labelled images set aside for it, and keep them.
+
+        Among equals the smallest beta, then the smallest alpha is chosen. Every further round
+        searches as many values between half and one and a half times the best so far.
+
+        Parameters
+        ----------
+        betas, alphas : sequence of float
+            Grid of the first round: 500 x 50 by default, as in CODER's code.
+        validation : (array of shape (n, D), sequence of str)
+            Images and ids of their classes.
+        test : array, shape (N, D), optional
+            Images on which the result will be measured: checked to be none of ``validation``.
+        rounds : int
+            3 by default, as in CODER's code.
+
+        Raises
+        ------
+        UsageError
+            Without a validation part, or where it shares images with the test images or the
+            support.
+        """
+        X, index = self._check_validation(validation, test)
+        grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
+        if rounds < 1:
+            raise UsageError("search", f"rounds is {rounds}", "Use 1 or more.")
+        affinity = np.concatenate([self._affinity(x) for x in self._blocks("them", X)])
+        text = self._zero_shot(X).astype(np.float64)
+        best = SearchResult(self.alpha, self.beta, -1.0, 0)
+        for _ in range(rounds):
+            for beta in grid_b:
+                right = right_by_alpha(text, self._votes(affinity, beta), index, grid_a)
+                at = int(np.argmax(right))
+                found = float(right[at]) / len(index)
+                if found > best.accuracy:
+                    best = replace(best, alpha=float(grid_a[at]), beta=float(beta), accuracy=found)
+            best = replace(best, tried=best.tried + len(grid_a) * len(grid_b))
+            grid_b = np.linspace(0.5 * best.beta, 1.5 * best.beta, len(grid_b))
+            grid_a = np.linspace(0.5 * best.alpha, 1.5 * best.alpha, len(grid_a))
+        self.alpha, self.beta = best.alpha, best.beta
+        return best
+
+    # what it is made of
+
+    def _zero_shot(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self.texts.scale * ops.matmul_t(x, self._W) + self.texts.bias)
+
+    def _affinity(self, x: NDArray[Any]) -> NDArray[Any]:
+        """A (n, support), the support in order of its classes."""
+        A = np.asarray(ops.matmul_t(x, self._keys))
+        if self._R is not None:
+            A = A / _lengths(x @ self._R, x, self._R)[:, None]
+        if self.minmax:
+            low, high = A.min(axis=1, keepdims=True), A.max(axis=1, keepdims=True)
+            flat = high == low
+            A = np.where(flat, 1, (A - low) / np.where(flat, 1, high - low)).astype(A.dtype)
+        return A
+
+    def _votes(self, affinity: NDArray[Any], beta: float) -> NDArray[Any]:
+        """exp(-beta (1 - A)) V, without the one-hot matrix V: a sum over each class's columns."""
+        near = affinity - 1
+        near *= beta
+        np.exp(near, out=near)
+        votes = np.zeros((len(near), len(self._W)), near.dtype)
+        votes[:, self.support_.class_index[self._starts]] = np.add.reduceat(
+            near, self._starts, axis=1
+        )
+        return votes
+
+    def _blocks(self, what: str, X: Array) -> Iterator[NDArray[Any]]:
+        if not hasattr(self, "_keys"):
+            raise UsageError("predict", "FewShot has no support yet", "Call fit() first.")
+        X = _rows(what, ops.to_numpy(X), self.texts)
+        for part in ops.blocks(len(X), _BLOCK) if len(X) else [slice(0, 0)]:
+            yield X[part]
+
+    def _as_support(self, given: Array | Support, ids: Sequence[str] | None) -> Support:
+        if isinstance(given, Support):
+            if given.kind != "labelled" or ids is not None:
+                raise UsageError(
+                    "learn from the support",
+                    f"it is {given.kind}" if ids is None else "its classes were given twice",
+                    "Give images that a person has labelled, with their class ids.",
+                )
+            index = np.asarray(given.class_index)
+            if not len(index) or index.min() < 0 or index.max() >= self.texts.n_classes:
+                raise UsageError(
+                    "learn from the support",
+                    "it is empty, or its class indices do not count these classes",
+                    f"Give indices from 0 to {self.texts.n_classes - 1}.",
+                )
+            return given
+        if ids is None:
+            raise UsageError("fit", "no class ids were given", "Give the id of each image's class.")
+        index = self._places("the support", ids, len(given))
+        if not len(index):
+            raise UsageError("fit", "the support has no image", "Give one image or more.")
+        return Support(given, index, "labelled")
+
+    def _places(self, what: str, ids: Sequence[str], n: int) -> NDArray[np.intp]:
+        known = {node_id: k for k, node_id in enumerate(self.texts.taxonomy.class_ids)}
+        for node_id in ids:
+            if node_id not in known:
+                close = difflib.get_close_matches(str(node_id), known, 1)
+                raise UsageError(
+                    f"use the class {node_id!r} of {what}",
+                    "no class has this id",
+                    f"Did you mean {close[0]!r}?" if close else "Give ids, not positions.",
+                )
+        if len(ids) != n:
+            raise UsageError(
+                f"use {what}", f"there are {n} images and {len(ids)} ids", "Give one id an image."
+            )
+        return np.array([known[node_id] for node_id in ids], np.intp)
+
+    def _check_validation(
+        self, given: tuple[Array, Sequence[str]] | None, test: Array | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        if given is None:
+            raise UsageError(
+                "search for alpha and beta",
+                "no validation part was named",
+                "Set labelled images aside: search(validation=(X, class_ids)).",
+            )
+        X = np.concatenate(list(self._blocks("the validation part", given[0])))
+        index = self._places("the validation part", given[1], len(X))
+        if not len(X):
+            raise UsageError("search", "the validation part is empty", "Give one image or more.")
+        others = {"support": self.support_.vectors}
+        if test is not None:
+            others["test images"] = _rows("the test images", ops.to_numpy(test), self.texts)
+        for name, rows in others.items():
+            known = set(_as_keys(rows))
+            shared = np.array([key in known for key in _as_keys(X)])
+            if shared.any():
+                raise UsageError(
+                    "search for alpha and beta",
+                    f"{int(shared.sum())} of the {len(X)} validation images are among the {name}, "
+                    f"the first in row {int(np.argmax(shared))}",
+                    f"Validate on images that are not among the {name}.",
+                )
+        return X, index
+
+    def _check_settings(self) -> None:
+        if self.features not in ("tip", "coder"):
+            raise UsageError("use FewShot", f"features is {self.features!r}", "tip or coder.")
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise UsageError("use FewShot", f"{name} is {value}", "Give 0 or more.")
+
+
+def _rows(what: str, X: NDArray[Any], texts: ClassTexts) -> NDArray[Any]:
+    width = texts.vectors.shape[1]
+    if X.ndim != 2 or X.shape[1] != width:
+        raise UsageError(
+            f"use {what}",
+            f"the shape is {X.shape}, the text vectors are {width} wide",
+            "Give one row an image, from the encoder of the texts.",
+        )
+    return np.asarray(ops.as_float(X))
+
+
+def _class_vectors(texts: ClassTexts) -> NDArray[Any]:
+    everything = ops.unit(
+        ops.segment_sum(texts.vectors, texts.class_index, texts.n_classes, texts.weight)
+    )
+    names, named = name_vectors(texts)
+    return np.where(named[:, None], ops.to_numpy(names), ops.to_numpy(everything))
+
+
+def _gram(texts: ClassTexts) -> NDArray[Any]:
+    """R = G^T G (D, D), summed in float64."""
+    used = ops.to_numpy(texts.class_index) >= 0
+    if texts.kind is not None:
+        used &= np.array([kind != "synonym" for kind in texts.kind], bool)
+    vectors = ops.to_numpy(ops.as_float(texts.vectors))
+    R = np.zeros((vectors.shape[1],) * 2)
+    rows = np.flatnonzero(used)
+    for part in ops.blocks(len(rows), _BLOCK):
+        G = vectors[rows[part]].astype(np.float64)
+        R += G.T @ G
+    return R.astype(vectors.dtype)
+
+
+def _lengths(product: NDArray[Any], x: NDArray[Any], R: NDArray[Any] | None) -> NDArray[Any]:
+    """||c(x)|| from x R; ones for plain features, and where the length is zero."""
+    if R is None:
+        return np.ones(len(x), x.dtype)
+    squares = np.einsum("nd,nd->n", product, x, dtype=np.float64)
+    return np.where(squares > 0, np.sqrt(np.maximum(squares, 0)), 1).astype(x.dtype)
+
+
+def _as_keys(X: NDArray[Any]) -> list[bytes]:
+    """Each row as one value that can be compared; -0 counts as 0."""
+    return [row.tobytes() for row in np.ascontiguousarray(X, np.float32) + np.float32(0)]
+
+
+def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+    grid = np.unique(np.asarray(values, np.float64))
+    if not len(grid) or not np.isfinite(grid).all() or grid[0] < 0:
+        raise UsageError("search", f"{name} are {list(values)[:5]}", "Give numbers of 0 or more.")
+    return grid

@@ -1,0 +1,206 @@
+"""Prompts that somebody has to be asked for: the queries, and what becomes of the replies.
+
+A member plans its queries without asking anyone; who answers (an LLM, a person, a file of stored
+replies) is no matter of a stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from byname.errors import NeedsError, PromptError
+from byname.promptset import Prompt, PromptSet, Provenance
+from byname.stage import PromptMember
+from byname.taxonomy import Taxonomy
+
+__all__ = ["Query", "QueryMember", "clean_reply", "query_id"]
+
+# A last line that is nothing but the number of a list item: the reply was cut there.
+_LONE_NUMBER = re.compile(r"(?:^|\n)[ \t]*\(?\d+[.)]*[ \t]*$")
+
+
+def query_id(class_id: str, about: str, kind: str, text: str) -> str:
+    """First 16 hexadecimal digits of the sha256 over the JSON list of the four.
+
+    Examples
+    --------
+    >>> len(query_id("cat", "", "look", "What does a cat look like?"))
+    16
+    """
+    packed = json.dumps([class_id, about, kind, text]).encode()
+    return hashlib.sha256(packed).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question about one class.
+
+    Parameters
+    ----------
+    id : str
+        :func:`query_id` of the next four: the same question has the same id everywhere.
+    class_id : str
+        Class that the reply becomes a text of.
+    about : str
+        Node that the class is compared with or seen as a kind of; "" for none.
+    kind : str
+        What sort of question; the reply's kind in the prompt set.
+    text : str
+        What to ask, as a single user message.
+    stop : str, optional
+        Text at which the reply ends; None for none.
+    temperature : float
+    max_tokens : int
+    """
+
+    id: str
+    class_id: str
+    about: str
+    kind: str
+    text: str
+    stop: str | None = None
+    temperature: float = 1.0
+    max_tokens: int = 150
+
+    @classmethod
+    def make(
+        cls,
+        class_id: str,
+        about: str,
+        kind: str,
+        text: str,
+        *,
+        stop: str | None = None,
+        temperature: float = 1.0,
+        max_tokens: int = 150,
+    ) -> Query:
+        """A query with its id.
+
+        Examples
+        --------
+        >>> Query.make("cat", "", "look", "What does a cat look like?").max_tokens
+        150
+        """
+        key = query_id(class_id, about, kind, text)
+        return cls(key, class_id, about, kind, text, stop, temperature, max_tokens)
+
+
+def clean_reply(reply: str) -> str:
+    """The reply without space around it, and without a list number at which it was cut.
+
+    A heading of which only the number of the first item follows says nothing of the class, and
+    becomes "".
+
+    Examples
+    --------
+    >>> clean_reply(" It is red. "), clean_reply("1"), clean_reply("It differs as follows:\\n\\n1")
+    ('It is red.', '', '')
+    """
+    text = reply.strip()
+    cut = _LONE_NUMBER.sub("", text).rstrip()
+    return "" if cut != text and cut.endswith(":") else cut
+
+
+class QueryMember(PromptMember):
+    """Member of the prompts stage whose texts are replies to its queries.
+
+    A subclass defines ``queries``; ``collect`` makes the prompt set of them and their replies.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"replies"})
+
+    @abstractmethod
+    def queries(self, taxonomy: Taxonomy) -> Iterator[Query]:
+        """Every query, class by class; lazy, and the same for the same taxonomy."""
+        raise TypeError(f"{type(self).__name__} defines no queries()")
+
+    @abstractmethod
+    def use_wording(self, raw: Any, source: str) -> None:
+        """Ask in a user's words; ``raw`` is what JSON gave, ``source`` names it in errors."""
+        raise TypeError(f"{type(self).__name__} defines no use_wording()")
+
+    def remarks(self, taxonomy: Taxonomy) -> list[str]:
+        """What the options do or would do to the number of queries, one line each."""
+        return []
+
+    def level_of(self, taxonomy: Taxonomy, query: Query) -> int:
+        """Level of a hierarchy of texts that the reply belongs to; -1 for none."""
+        return -1
+
+    def generate(self, taxonomy: Taxonomy) -> PromptSet:
+        """Refuse: the texts have to be asked for.
+
+        Raises
+        ------
+        NeedsError
+            Always, saying how to get them.
+        """
+        raise NeedsError(
+            f"make the prompts '{self.spec}'",
+            "their texts are replies of an LLM, which this run does not have",
+            f"Give a prompt file with --prompts FILE.json; 'byname prompts make --style "
+            f"{self.name} --classes CLASSES --emit FILE.jsonl' writes the queries to ask.",
+        )
+
+    def collect(self, taxonomy: Taxonomy, replies: Iterable[tuple[Query, str]]) -> PromptSet:
+        """The prompt set that the replies make.
+
+        Replies are cleaned by :func:`clean_reply`; empty ones and exact repetitions within a class
+        are dropped and counted in the provenance. Texts come in the order of the queries,
+        whatever the order of the replies; several replies to one query are all kept. A class
+        without any text left is not in the set.
+
+        Parameters
+        ----------
+        taxonomy : Taxonomy
+        replies : iterable of (Query, str)
+
+        Raises
+        ------
+        PromptError
+            For replies to queries that this member does not ask of this taxonomy.
+        """
+        given: dict[str, list[str]] = {}
+        for query, reply in replies:
+            given.setdefault(query.id, []).append(reply)
+        planned, dropped = hashlib.sha256(), Counter(empty=0, number=0, duplicate=0)
+        classes: dict[str, list[Prompt]] = {node_id: [] for node_id in taxonomy.class_ids}
+        seen: dict[str, set[str]] = {node_id: set() for node_id in taxonomy.class_ids}
+        n_queries = 0
+        for query in self.queries(taxonomy):
+            n_queries += 1
+            planned.update(query.id.encode() + b"\n")
+            for reply in given.pop(query.id, ()):
+                text = clean_reply(reply)
+                if not text:
+                    dropped["number" if reply.strip() else "empty"] += 1
+                elif text in seen[query.class_id]:
+                    dropped["duplicate"] += 1
+                else:
+                    seen[query.class_id].add(text)
+                    level = self.level_of(taxonomy, query)
+                    made = Prompt(text=text, kind=query.kind, about=query.about, level=level)
+                    classes[query.class_id].append(made)
+        if given:
+            raise PromptError(
+                f"collect the replies for '{self.spec}'",
+                f"{len(given)} of them answer no query of these classes, first {next(iter(given))}",
+                "Use the classes, options and wording that the queries were written with.",
+            )
+        provenance = Provenance.model_validate(
+            {
+                "generator": self.spec,
+                "queries_sha256": planned.hexdigest(),
+                "queries": n_queries,
+                "dropped": dict(dropped),
+            }
+        )
+        kept = {node_id: tuple(prompts) for node_id, prompts in classes.items() if prompts}
+        return PromptSet(classes=kept, provenance=provenance)

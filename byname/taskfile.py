@@ -1,0 +1,325 @@
+"""Ready tasks: one .npz file with vectors of images and texts, and a taxonomy beside it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.errors import (
+    EmbeddingsError,
+    NeedsError,
+    TaxonomyError,
+    UnsafeFileError,
+)
+from byname.ops import unit
+from byname.stage import Batch, ClassTexts, parse_spec
+from byname.taxonomy import Node, Taxonomy, clean_text
+from byname.taxonomy_io import read_taxonomy
+
+__all__ = ["PLAIN_TEMPLATE", "Task"]
+
+PLAIN_TEMPLATE = "a photo of a {}."
+MAX_BYTES = 16 << 30
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)
+_KEYS = ("images", "texts", "classes", "templates")
+_DO = (
+    "A task holds images (N, D), texts (P, K, D), labels (N,), classes (K,), templates (P,) and, "
+    "if it is not 100, scale; see docs/formats.md."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The vectors of N images and of K classes in P templates.
+
+    Parameters
+    ----------
+    images : array, shape (N, D), float32
+        Unit rows.
+    texts : array, shape (P, K, D), float32
+        Unit rows.
+    templates : tuple of str, length P
+    taxonomy : Taxonomy
+        With the names of the classes as ids, in the order of ``texts``.
+    scale : float
+        Logit scale.
+    labels : array of intp, shape (N,), optional
+        For ``evaluate`` alone: neither :meth:`batch` nor :meth:`texts_for` hands them on.
+    path : str
+        Where it was read from.
+
+    Examples
+    --------
+    >>> task = Task(np.eye(2), np.eye(2)[None], ("a {}",), Taxonomy.from_names(["cat", "dog"]))
+    >>> len(task.batch()), task.texts_for("templates[set=single]").vectors.shape
+    (2, (2, 2))
+    """
+
+    images: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    templates: tuple[str, ...]
+    taxonomy: Taxonomy
+    scale: float = 100.0
+    labels: NDArray[np.intp] | None = None
+    path: str = ""
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        taxonomy: str | os.PathLike[str] | Taxonomy | None = None,
+        with_labels: bool = True,
+    ) -> Self:
+        """Read a task.
+
+        Parameters
+        ----------
+        path : path of an .npz file
+        taxonomy : path or Taxonomy, optional
+            By default the .json or .csv file of the same stem, if there is one, else a flat list.
+            Its classes are matched by id or by name.
+        with_labels : bool
+            False: the labels are not even read.
+
+        Raises
+        ------
+        EmbeddingsError
+            For a missing, damaged or incomplete file, and shapes, names or values that do not fit.
+        UnsafeFileError
+            For arrays of Python objects, or sizes beyond all measure.
+        TaxonomyError
+            For a taxonomy with other classes.
+        """
+        path = Path(path)
+        asked = f"read the task '{path}'"
+        raw = _arrays(path, asked, ("labels", *_KEYS) if with_labels else _KEYS)
+        images, texts = raw["images"], raw["texts"]
+        classes, templates = (_names(raw[key], key, asked) for key in ("classes", "templates"))
+        _check_shapes(asked, images, texts, classes, templates)
+        _check_classes(asked, classes)
+        chosen = taxonomy if taxonomy is not None else _beside(path)
+        return cls(
+            images=_unit_rows(asked, images, lambda i: f"image {i[0]}"),
+            texts=_unit_rows(
+                asked, texts, lambda i: f"class '{classes[i[1]]}' in template '{templates[i[0]]}'"
+            ),
+            templates=templates,
+            taxonomy=_taxonomy(classes, chosen),
+            scale=_scale(asked, raw.get("scale")),
+            labels=_labels(asked, raw["labels"], len(images), classes) if with_labels else None,
+            path=str(path),
+        )
+
+    def batch(self) -> Batch:
+        """The images, without labels."""
+        return Batch(self.images)
+
+    def texts_for(self, prompts: str) -> ClassTexts:
+        """The texts that a recipe with this prompts stage uses.
+
+        Parameters
+        ----------
+        prompts : str
+            ``"templates[set=single]"``: "a photo of a {}." if the task has it, else its first
+            template. Any other set of templates: all templates of the task.
+
+        Returns
+        -------
+        ClassTexts
+            Class by class, the templates of each in order.
+
+        Raises
+        ------
+        NeedsError
+            For a prompts stage of other texts, which a task does not have.
+        """
+        name, given = parse_spec(prompts)
+        if name != "templates":
+            raise NeedsError(
+                f"use the prompts '{prompts}' with the task '{self.path}'",
+                "a task holds the vectors of templates only",
+                "Choose a recipe with templates, or classify images with an encoder.",
+            )
+        if given.get("set") != "single":
+            return self._class_texts(self.texts)
+        plain = self.templates.index(PLAIN_TEMPLATE) if PLAIN_TEMPLATE in self.templates else 0
+        return self._class_texts(self.texts[[plain]])
+
+    def _class_texts(self, texts: NDArray[np.float32]) -> ClassTexts:
+        P, K, D = texts.shape
+        index = np.repeat(np.arange(K), P)
+        return ClassTexts(
+            vectors=np.ascontiguousarray(texts.transpose(1, 0, 2)).reshape(K * P, D),
+            class_index=index,
+            taxonomy=self.taxonomy,
+            prompt_index=np.tile(np.arange(P), K),
+            node_id=tuple(self.taxonomy.class_ids[k] for k in index),
+            kind=("template",) * (K * P),
+            scale=self.scale,
+        )
+
+
+def _arrays(path: Path, asked: str, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The named arrays of the file, and scale where it is; nothing else is read."""
+    if not path.is_file():
+        raise EmbeddingsError(asked, "there is no such file", "Check the path.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            missing = [key for key in keys if key not in held]
+            if missing:
+                seen = f"it lacks {', '.join(missing)} (it holds {', '.join(held) or 'nothing'})"
+                raise EmbeddingsError(asked, seen, _DO)
+            wanted = [*keys, *(["scale"] if "scale" in held else [])]
+            for key in wanted:
+                _check_header(archive, held[key], key, asked)
+            if (total := sum(held[key].file_size for key in wanted)) > MAX_BYTES:
+                seen = f"its arrays say they take {total / 2**30:.0f} GiB"
+                raise UnsafeFileError(asked, seen, f"At most {MAX_BYTES >> 30} GiB are read.")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in wanted}
+    except (*_DAMAGED, OSError, ValueError) as error:
+        if isinstance(error, EmbeddingsError | UnsafeFileError):
+            raise
+        seen = f"it is not a readable .npz file ({str(error).splitlines()[0]})"
+        raise EmbeddingsError(asked, seen, "Write it with numpy.savez.") from None
+
+
+def _check_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, key: str, asked: str) -> None:
+    """Refuse Python objects, and headers that claim more than the file says it holds."""
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in {(1, 0), (2, 0)}:
+            raise EmbeddingsError(asked, f"'{key}' has the .npy version {version}", _DO)
+        one = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        start = member.tell()
+    if dtype.hasobject:
+        seen = f"'{key}' holds Python objects, and reading them could run code"
+        raise UnsafeFileError(asked, seen, "Save plain arrays of numbers or texts.")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if start + size != entry.file_size:
+        seen = f"'{key}' claims {size} bytes, but holds {entry.file_size - start}"
+        raise UnsafeFileError(asked, seen, "Write the file again with numpy.savez.")
+
+
+def _names(array: NDArray[Any], key: str, asked: str) -> tuple[str, ...]:
+    if array.ndim != 1 or array.dtype.kind != "U" or not len(array):
+        seen = f"'{key}' has the shape {array.shape} and the type {array.dtype}"
+        raise EmbeddingsError(asked, seen, "Give a list of texts, at least one.")
+    return tuple(str(name) for name in array)
+
+
+def _check_shapes(
+    asked: str,
+    images: NDArray[Any],
+    texts: NDArray[Any],
+    classes: Sequence[str],
+    templates: Sequence[str],
+) -> None:
+    for key, array, wanted in (("images", images, "(N, D)"), ("texts", texts, "(P, K, D)")):
+        if array.ndim != wanted.count(",") + 1 or array.dtype.kind != "f" or not array.shape[-1]:
+            seen = f"'{key}' has the shape {array.shape} and the type {array.dtype}"
+            raise EmbeddingsError(asked, seen, f"It must be {wanted}, of floats.")
+    if images.shape[1] != texts.shape[2]:
+        seen = f"images are {images.shape[1]} wide, texts {texts.shape[2]}"
+        raise EmbeddingsError(asked, seen, "Both must come from one encoder.")
+    if texts.shape[:2] != (len(templates), len(classes)):
+        seen = (
+            f"texts are {texts.shape[0]} x {texts.shape[1]}, but there are {len(templates)} "
+            f"templates and {len(classes)} classes"
+        )
+        raise EmbeddingsError(asked, seen, "Texts have the shape (templates, classes, width).")
+
+
+def _check_classes(asked: str, classes: Sequence[str]) -> None:
+    counts = Counter(map(clean_text, classes))
+    twice = [repr(name) for name, n in counts.items() if n > 1]
+    if twice:
+        seen = f"{len(twice)} class names stand twice: {', '.join(twice[:5])}"
+        raise EmbeddingsError(asked, seen, "Names are the ids of a task: make them unique.")
+
+
+def _unit_rows(asked: str, array: NDArray[Any], name: Any) -> NDArray[np.float32]:
+    bad = np.argwhere(~np.isfinite(array).all(axis=-1))
+    if len(bad):
+        seen = f"{len(bad)} vectors hold NaN or infinite values, the first is {name(bad[0])}"
+        raise EmbeddingsError(asked, seen, "Leave them out, or embed them again.")
+    return np.asarray(unit(array), np.float32)
+
+
+def _scale(asked: str, array: NDArray[Any] | None) -> float:
+    if array is None:
+        return 100.0
+    if array.size != 1 or array.dtype.kind not in "fiu" or not 0 < float(array.item()) < np.inf:
+        raise EmbeddingsError(asked, f"scale is {array.tolist()!r}", "Give one positive number.")
+    return float(array.item())
+
+
+def _labels(asked: str, array: NDArray[Any], n: int, classes: Sequence[str]) -> NDArray[np.intp]:
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        seen = f"labels have the shape {array.shape} and the type {array.dtype}"
+        raise EmbeddingsError(asked, seen, f"Give {n} whole numbers, one an image.")
+    if n and not (array.min() >= 0 and array.max() < len(classes)):
+        seen = f"labels go from {array.min()} to {array.max()}"
+        raise EmbeddingsError(asked, seen, f"They count the {len(classes)} classes from 0.")
+    return array.astype(np.intp)
+
+
+def _beside(path: Path) -> Path | None:
+    files = [path.with_suffix(suffix) for suffix in (".json", ".csv")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _taxonomy(classes: Sequence[str], source: str | os.PathLike[str] | Taxonomy | None) -> Taxonomy:
+    """The tree over the classes, with their names as ids and in their order."""
+    if source is None:
+        return Taxonomy(Node(name, name) for name in classes)
+    found = read_taxonomy(source)
+    unique = found.unique_names()
+    ids = set(found.class_ids)
+    wanted = {name: clean_text(name) for name in classes}
+    leaf = {name: text if text in ids else unique.get(text) for name, text in wanted.items()}
+    missing = [name for name, node in leaf.items() if node is None]
+    extra = sorted(ids - set(leaf.values()))
+    if missing or extra or len(set(leaf.values())) < len(leaf):
+        parts = [f"no leaf for the classes {_some(missing)}"] if missing else []
+        parts += [f"no class for the leaves {_some(extra)}"] if extra else []
+        raise TaxonomyError(
+            "match the taxonomy with the classes of the task",
+            " and ".join(parts) or "two classes match one leaf",
+            "Its leaves bear the classes' names, each once."
+            + ("" if isinstance(source, Taxonomy) else f" It was read from '{source}'."),
+        )
+    inner = [node for node in found.nodes if node.id and node.id not in ids]
+    free: dict[str, str] = {}
+    taken = {*wanted.values(), *(node.id for node in inner)}
+    for node in inner:  # a group may be called as a class is
+        new = node.id
+        while new in wanted.values() or (new != node.id and new in taken):
+            new += " (group)"
+        free[node.id] = new
+        taken.add(new)
+    nodes = [replace(node, id=free[node.id], parent=free.get(node.parent or "")) for node in inner]
+    for name in classes:
+        node = found.node(leaf[name] or "")
+        nodes.append(Node(name, name, free.get(node.parent or ""), node.aliases, node.description))
+    return Taxonomy(nodes, levels=found.levels)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + more

@@ -1,0 +1,281 @@
+"""The diagnosis: what it holds, that it sees no label, and that the command line shows it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from byname import Classifier, cli
+from byname.diagnose import diagnose, neighbours, signals
+from byname.embeddings import Embeddings
+from byname.encoders import PrecomputedEncoder
+from byname.errors import UsageError
+from byname.margins import cmm, pseudo_labels
+from byname.ops import unit
+from byname.stage import ClassTexts
+from byname.taskfile import Task
+from byname.taxonomy import Node, Taxonomy
+
+NAMES = ("cat", "dog", "cow", "hen")
+
+
+def world(seed: int = 0, n: int = 30) -> tuple[ClassTexts, Any, Any]:
+    """Class 3 does not occur; the text of class 2 stands between it and class 1."""
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.standard_normal((4, 16)))
+    truth = np.repeat(np.arange(3), n)
+    X = unit(centres[truth] + 0.15 * rng.standard_normal((3 * n, 16)))
+    T = centres.copy()
+    T[2] = unit(centres[2] + 1.1 * centres[1])
+    texts = ClassTexts(T, np.arange(4), Taxonomy(Node(name, name) for name in NAMES))
+    return texts, X, truth
+
+
+def test_keys_and_order() -> None:
+    texts, X, _ = world()
+    found = diagnose(texts, X, "plain").to_dict()
+    assert set(found) == {"recipe", "n_images", "expected_accuracy", "worst", "classes"}
+    assert found["recipe"] == "plain"
+    assert found["n_images"] == 90
+    assert 0 < found["expected_accuracy"] < 1
+    assert list(found["classes"]) == list(NAMES)
+    assert found["worst"][0] == "hen"
+    assert sorted(found["worst"]) == sorted(NAMES)
+    keys = {"cmm", "n", "predicted_share", "expected_accuracy", "confusions"}
+    assert keys | {"name", "flag", "next"} == set(found["classes"]["cat"])
+    shares = [one["predicted_share"] for one in found["classes"].values()]
+    assert sum(shares) == pytest.approx(1)
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text) == found
+
+
+def test_numbers_are_those_of_the_margins() -> None:
+    texts, X, _ = world()
+    found = diagnose(texts, X, "plain")
+    values, counts = cmm((X, texts.vectors), pseudo_labels(X, texts.vectors))
+    for k, one in enumerate(found.classes.values()):
+        assert one.n == counts[k]
+        assert one.cmm == (pytest.approx(values[k]) if counts[k] else None)
+
+
+def test_a_class_that_is_never_predicted() -> None:
+    texts, X, _ = world()
+    one = diagnose(texts, X, "plain").classes["hen"]
+    assert (one.n, one.cmm, one.expected_accuracy, one.flag) == (0, None, 0.0, "never predicted")
+    assert one.next.startswith("byname diagnose IMAGES --classes CLASSES --prompts FILE.json")
+    assert sum(c.share for c in one.confusions) <= 1 + 1e-9
+
+
+def test_classes_of_one_name_are_flagged() -> None:
+    texts, X, _ = world()
+    nodes = [Node("a", "crane"), Node("b", "dog"), Node("c", "cow", aliases=("Crane",))]
+    taxonomy = Taxonomy([*nodes, Node("d", "hen")])
+    found = diagnose(ClassTexts(texts.vectors, texts.class_index, taxonomy), X, "plain")
+    flags = {i: one.flag for i, one in found.classes.items()}
+    assert flags["a"] == flags["c"] == "ambiguous name"
+    assert flags["b"] != "ambiguous name"
+
+
+def test_confusions_name_the_nearest_classes() -> None:
+    texts, X, _ = world()
+    near = diagnose(texts, X, "plain").classes["dog"].confusions
+    assert near[0].id == "cow"
+    assert near[0].share > 0.8
+    assert all(a.share >= b.share for a, b in pairwise(near))
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    texts, X, _ = world()
+    order = np.random.default_rng(1).permutation(len(X))
+    a, b = (diagnose(texts, Y, "plain").to_dict() for Y in (X, X[order]))
+    for one, two in zip(a["classes"].values(), b["classes"].values(), strict=True):
+        assert one["expected_accuracy"] == pytest.approx(two["expected_accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_images(n: int) -> None:
+    texts, X, _ = world()
+    found = diagnose(texts, X[:n], "plain")
+    assert found.n_images == n
+    assert np.isfinite(found.expected_accuracy)
+
+
+def test_one_class_and_no_images() -> None:
+    one = ClassTexts(np.eye(3)[:1], np.zeros(1, int), Taxonomy.from_names(["cat"]))
+    found = diagnose(one, np.eye(3), "plain")
+    assert found.worst == ("cat",)
+    assert found.classes["cat"].confusions == ()
+    with pytest.raises(UsageError, match="there are no images"):
+        diagnose(one, np.zeros((0, 3)), "plain")
+
+
+def test_neighbours_leave_the_image_out() -> None:
+    _, X, _ = world()
+    near = neighbours(X, slice(5, 9), 3)
+    G = X @ X.T
+    np.fill_diagonal(G, -2)
+    expected = np.sort(np.argsort(-G, axis=1)[5:9, :3], axis=1)
+    np.testing.assert_array_equal(np.sort(near, axis=1), expected)
+
+
+def test_a_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, X, _ = world(n=200)
+    S = 100 * X @ texts.vectors.T
+    whole = signals(X, texts.vectors, S).expected()
+    monkeypatch.setattr("byname.diagnose.SAMPLE", 400)
+    part = signals(X, texts.vectors, S).expected()
+    np.testing.assert_allclose(part, whole, atol=0.15)
+    assert (part != whole).any()
+
+
+def test_the_classifier_diagnoses() -> None:
+    texts, X, _ = world()
+    encoder = PrecomputedEncoder.from_arrays([f"a {n}" for n in NAMES], texts.vectors)
+    model = Classifier(list(NAMES), encoder, "plain", templates=["a {}"])
+    found, expected = model.diagnose(X), diagnose(texts, X, "plain")
+    assert found.worst == expected.worst
+    assert found.expected_accuracy == pytest.approx(expected.expected_accuracy, abs=1e-4)
+
+
+def test_real_vectors(shared: Path) -> None:
+    """Constants were fixed on made-up tasks (benchmarks/diagnose_synthetic.py)."""
+    margin, combined, hits = [], [], []
+    for name in ("clip-rn50", "clip-vit-b-32", "clip-vit-l-14"):
+        task = Task.load(shared / "rs19" / f"{name}.npz")
+        found = diagnose(task.texts_for("templates"), task.images)
+        y = pseudo_labels(task.images, unit(unit(task.texts).mean(axis=0)))
+        truth = np.array([(y == task.labels)[task.labels == k].mean() for k in range(19)])
+        classes = found.classes.values()
+        margin.append(spearmanr([one.cmm for one in classes], truth)[0])
+        combined.append(spearmanr([one.expected_accuracy for one in classes], truth)[0])
+        three = {task.taxonomy.class_ids[k] for k in np.argsort(truth)[:3]}
+        hits.append(len(three & set(found.worst[:5])))
+        assert found.expected_accuracy == pytest.approx((y == task.labels).mean(), abs=0.08)
+    np.testing.assert_allclose(margin, [0.82, 0.82, 0.71], atol=0.011)
+    assert (np.array(combined) >= np.array(margin)).all()
+    assert np.mean(combined) > 0.8
+    assert np.mean(hits) >= 2
+
+
+# -- the command line
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    texts, X, truth = world()
+    path = tmp_path / "task.npz"
+    rng = np.random.default_rng(0)
+    T = unit(texts.vectors + 0.02 * rng.standard_normal((3, 4, 16)))
+    np.savez(
+        path,
+        images=X.astype("f2"),
+        texts=T.astype("f2"),
+        labels=truth,
+        classes=np.array(NAMES),
+        templates=np.array(["a {}", "the {}", "one {}"]),
+    )
+    return path
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capfd.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["byname", "diagnose", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    out, err = capfd.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_json_of_a_task(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "--task", task_file, "--recipe", "cpe", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["recipe"] == "cpe"
+    assert found["classes"]["hen"]["flag"] == "never predicted"
+
+
+def test_labels_of_a_task_are_never_read(
+    task_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    expected = run(capfd, "--task", task_file, "--json")
+    held = dict(np.load(task_file))
+    for labels in (held["labels"][::-1], np.array(["x", "y"]), np.full(90, -7)):
+        np.savez(task_file, **{**held, "labels": labels})
+        assert run(capfd, "--task", task_file, "--json") == expected
+    del held["labels"]
+    np.savez(task_file, **held)
+    assert run(capfd, "--task", task_file, "--json") == expected
+
+
+def test_the_table(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "--task", task_file, "--weigh", "mean_similarity")
+    assert code == 0
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    assert next(line.split()[1] for line in lines if line.split()[1] in NAMES) == "hen"
+    assert "never predicted" in out
+    assert "expected accuracy" in err
+    assert "estimate without labels" in err
+
+
+def test_the_table_is_cut_at_twenty(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "t.npz"
+    np.savez(
+        path,
+        images=rng.standard_normal((9, 4)),
+        texts=rng.standard_normal((1, 30, 4)),
+        classes=np.array([f"name{i}" for i in range(30)]),
+        templates=np.array(["{}"]),
+    )
+    _, out, err = run(capfd, "--task", path)
+    assert "10 more classes" in err
+    assert len({w for w in out.split() if w.startswith("name") and w[4:].isdecimal()}) >= 20
+    _, out, err = run(capfd, "--task", path, "--all")
+    assert "more classes" not in err
+    assert all(f"│ name{i} " in out for i in range(30))
+
+
+def test_embeddings_with_an_encoder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    texts, X, _ = world()
+    np.save(tmp_path / "texts.npy", texts.vectors)
+    (tmp_path / "texts.txt").write_text("".join(f"a {name}\n" for name in NAMES))
+    images = tmp_path / "images.parquet"
+    Embeddings.from_arrays(X).save(images)
+    given = (images, "-c", ",".join(NAMES), "--template", "a {}", "--json")
+    code, out, _ = run(capfd, *given, "-e", f"precomputed:{tmp_path}")
+    assert code == 0
+    found, expected = json.loads(out), diagnose(texts, X, "plain")
+    assert found["worst"] == list(expected.worst)
+    assert f"--encoder precomputed:{tmp_path}" in found["classes"]["hen"]["next"]
+    code, _, err = run(capfd, *given, "-e", "no-such-encoder")
+    assert code == 2
+    assert "no-such-encoder" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "neither images nor a task is given"),
+        (["photos"], "no classes were given"),
+        (["photos", "--task", "t.npz"], "both images and a task were given"),
+        (["photos", "-c", "a,b", "--taxonomy", "x.json"], "--taxonomy is for tasks"),
+        (["--task", "t.npz", "-c", "a,b"], "--classes does not go with --task"),
+        (["--task", "t.npz", "--template", "a {}"], "--template does not go with --task"),
+        (["--task", "no.npz"], "there is no such file"),
+        (["--task", "no.npz", "--recipe", "nope"], "there is no recipe 'nope'"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capfd, *arguments)
+    assert code == 2
+    assert message in err
+    assert out == ""

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byname.errors import NeedsError, PromptError
+from byname.queries import Query, QueryMember, clean_reply, query_id
+from byname.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.from_names(["cat", "dog"])
+
+
+class Two(QueryMember):
+    name = "two"
+
+    def queries(self, taxonomy: Taxonomy) -> Iterator[Query]:
+        for leaf in taxonomy.classes:
+            for kind in ("look", "sound"):
+                yield Query.make(leaf.id, "", kind, f"{kind} of {leaf.name}?")
+
+
+ASKED = list(Two().queries(TAXONOMY))
+
+
+@pytest.mark.parametrize(
+    "reply, text",
+    [
+        ("  It is red.\n", "It is red."),
+        ("1", ""),
+        (" 1. ", ""),
+        ("(2)", ""),
+        ("They differ as follows:\n\n1", ""),
+        ("They differ in:\n1. colour\n2. size\n3.", "They differ in:\n1. colour\n2. size"),
+        ("It is red.\n2", "It is red."),
+        ("It has 4", "It has 4"),
+        ("It has the following:", "It has the following:"),
+        (" \n\t", ""),
+        ("Ünï \N{GRINNING FACE}", "Ünï \N{GRINNING FACE}"),
+    ],
+)  # fmt: skip
+def test_clean_reply(reply: str, text: str) -> None:
+    assert clean_reply(reply) == text
+
+
+@given(st.text())
+def test_cleaning_ends_without_space_and_never_adds(reply: str) -> None:
+    text = clean_reply(reply)
+    assert text == text.strip()
+    assert text in reply
+
+
+@given(*[st.text(max_size=3)] * 4)
+def test_ids_tell_the_parts_apart(a: str, b: str, c: str, d: str) -> None:
+    found = query_id(a, b, c, d)
+    assert len(found) == 16
+    assert found == query_id(a, b, c, d)
+    assert query_id(a + b, "", c, d) != found or b == ""
+
+
+def test_replies_are_cleaned_counted_and_put_in_the_order_of_the_queries() -> None:
+    look, sound, dog, _ = ASKED
+    replies = [(sound, "meow"), (dog, "1"), (look, " furry "), (look, "furry"), (look, "soft"),
+               (sound, " ")]  # fmt: skip
+    made = Two().collect(TAXONOMY, replies)
+    assert made.texts("cat") == ["furry", "soft", "meow"]
+    assert [p.kind for p in made.classes["cat"]] == ["look", "look", "sound"]
+    assert "dog" not in made.classes
+    record = made.provenance.model_dump()
+    assert record["dropped"] == {"empty": 1, "number": 1, "duplicate": 1}
+    assert record["queries"] == 4
+    ids = "".join(f"{q.id}\n" for q in ASKED)
+    assert record["queries_sha256"] == hashlib.sha256(ids.encode()).hexdigest()
+    assert record["generator"] == "two"
+
+
+def test_the_same_text_may_stand_in_two_classes() -> None:
+    made = Two().collect(TAXONOMY, [(q, "furry") for q in ASKED])
+    assert (made.texts("cat"), made.texts("dog")) == (["furry"], ["furry"])
+
+
+def test_replies_to_other_queries() -> None:
+    foreign = Query.make("cow", "", "look", "?")
+    with pytest.raises(PromptError) as error:
+        Two().collect(TAXONOMY, [(foreign, "x"), (ASKED[0], "y")])
+    assert str(error.value).startswith(
+        "cannot collect the replies for 'two': 1 of them answer no query of these classes, "
+        f"first {foreign.id}."
+    )
+
+
+def test_generating_says_what_is_needed() -> None:
+    with pytest.raises(NeedsError) as error:
+        Two().generate(TAXONOMY)
+    assert str(error.value) == (
+        "cannot make the prompts 'two': their texts are replies of an LLM, which this run does not "
+        "have. Give a prompt file with --prompts FILE.json; 'byname prompts make --style two "
+        "--classes CLASSES --emit FILE.jsonl' writes the queries to ask."
+    )
+
+
+def test_the_base_class_has_no_queries() -> None:
+    with pytest.raises(TypeError, match=r"QueryMember defines no queries\(\)"):
+        list(QueryMember().queries(TAXONOMY))
