@@ -209,6 +209,6 @@ def test_lookup_by_full_name_else_by_unique_base_name() -> None:
     vectors, errors = encoder.lookup(["b/1.jpg", "2.jpg", "1.jpg"])
     assert vectors.tolist() == [[0, 1, 0], [0, 0, 1]]
     assert errors == {"1.jpg": "'precomputed' holds no vector for it"}
-    with pytest.raises(EncoderError, match=r"none of them is among its 3 image vectors; .* 'z\.jpg'"):
+    with pytest.raises(EncoderError, match=r"none of them .* 3 image vectors; .* 'z\.jpg'"):
         encoder.lookup(["z.jpg"])
     assert encoder.lookup([])[0].shape == (0, 3)
