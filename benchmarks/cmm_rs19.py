@@ -4,8 +4,9 @@
 
 FOLDER holds the task files of one data set, one an encoder; by default rs19 below BYNAME_SHARED.
 Intervals: 2.5 and 97.5 per cent of 1000 resamples of the images, the same for both sides of a
-difference. The constants of the combined sign come from made-up tasks (diagnose_synthetic.py), the
-parameters of the rows of CPE from the paper or from made-up tasks (cpe_synthetic.py).
+difference; neighbours and class vectors stay those of all images. The constants of the combined
+sign come from made-up tasks (diagnose_synthetic.py), as do those of temperature=auto
+(cpe_synthetic.py).
 """
 
 from __future__ import annotations
