@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -13,28 +11,30 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from byname.answers import answer_table
 from byname.cache import TextCache, working_dir
 from byname.classtexts import class_texts
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
 from byname.errors import EmbeddingsError, UsageError
-from byname.inputs import as_embeddings
+from byname.estimator import Estimator
+from byname.inputs import as_embeddings, check_count, in_place, listed
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, read_prompts
 from byname.recipes import Recipe, get_recipe
-from byname.rows import SCHEMA, Row, rows_of
+from byname.rows import Row, rows_of
 from byname.runs.shard import Progress
-from byname.stage import STAGES, Answer, Batch, ClassTexts, PromptMember, create
+from byname.stage import STAGES, Batch, ClassTexts, PromptMember, create
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
 __all__ = ["Classifier"]
 
 
-class Classifier:
+class Classifier(Estimator):
     """Label images by the names of their classes.
 
     Parameters
@@ -84,7 +84,7 @@ class Classifier:
 
     Examples
     --------
-    >>> from byname import Classifier, Embeddings
+    >>> from byname import Classifier
     >>> from byname.encoders import PrecomputedEncoder
     >>> encoder = PrecomputedEncoder.from_arrays(["a cat", "a dog"], [[1.0, 0.0], [0.0, 1.0]])
     >>> model = Classifier(["cat", "dog"], encoder, "plain", templates=["a {}"])
@@ -131,40 +131,17 @@ class Classifier:
         self.cache = cache
         self.progress = progress
 
-    # scikit-learn's manners
-
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters as given, so that ``sklearn.base.clone`` works."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change parameters; what was fitted is forgotten."""
-        for name, value in params.items():
-            if name not in self._parameter_names():
-                known = ", ".join(self._parameter_names())
-                raise UsageError(f"set '{name}'", "Classifier has no such parameter", known)
-            setattr(self, name, value)
-        for name in [n for n in vars(self) if n.endswith("_") or n == "_texts"]:
-            delattr(self, name)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        given = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value is not defaults[name].default
-        ]
-        return f"Classifier({', '.join(given)})"
+    encoder_: Encoder
+    _light = frozenset({"batch_size", "cache", "progress", "threads"})
+    _derived = frozenset({"_texts"})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")
 
-    # the five stages
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions cannot be pickled; an encoder that has a name is loaded again by it.
+        named = not isinstance(self.encoder, Encoder)
+        return {n: v for n, v in vars(self).items() if not (named and n == "encoder_")}
 
     def prepare(self, text_progress: Callable[[int, int], None] | None = None) -> Self:
         """Read the classes, make the prompts, load the encoder and encode the texts; idempotent.
@@ -172,19 +149,14 @@ class Classifier:
         Everything that can be wrong with the arguments is found here, before any image is read.
         ``text_progress`` is called with how many of how many new texts are encoded.
         """
+        self._refresh()
         if hasattr(self, "_texts"):
+            if not hasattr(self, "encoder_"):
+                self.encoder_ = self._load_encoder()
             return self
-        if self.classes is None:
-            raise UsageError("classify", "no classes were given", "Pass classes=['cat', 'dog'].")
-        if self.templates is not None and self.prompts is not None:
-            raise UsageError("make prompts", "both templates and prompts were given", "Choose one.")
-        if isinstance(self.templates, str):
-            raise UsageError("make prompts", "templates is one string", "Pass a list of strings.")
-        if isinstance(self.batch_size, bool) or self.batch_size < 1:
-            raise UsageError("classify", f"batch_size is {self.batch_size}", "Use 1 or more.")
+        self._check_arguments()
         self.taxonomy_: Taxonomy = read_taxonomy(self.classes, lineage=self.lineage)
-        if self.level is not None:
-            self.taxonomy_.cut(self.level)
+        answered = self.taxonomy_ if self.level is None else self.taxonomy_.cut(self.level)[0]
         self.recipe_: Recipe = get_recipe(
             self.recipe,
             prompts=None if self._prompts_are_texts() else self.prompts,  # type: ignore[arg-type]
@@ -194,18 +166,39 @@ class Classifier:
             decide=self.decide,
         )
         self.prompts_: PromptSet = self._make_prompts()
-        self.encoder_: Encoder = load_encoder(
-            self.encoder, device=self.device, threads=self.threads
-        )
-        self.classes_: NDArray[np.str_] = np.array(self.taxonomy_.class_ids)
+        self.encoder_ = self._load_encoder()
+        self.classes_: NDArray[np.str_] = np.array(answered.class_ids)
         self._texts = self._encode_texts(text_progress or (lambda done, total: None))
+        self._remember()
         return self
+
+    def _check_arguments(self) -> None:
+        if self.classes is None:
+            raise UsageError("classify", "no classes were given", "Pass classes=['cat', 'dog'].")
+        if self.templates is not None and self.prompts is not None:
+            raise UsageError("make prompts", "both templates and prompts were given", "Choose one.")
+        if isinstance(self.templates, str):
+            raise UsageError("make prompts", "templates is one string", "Pass a list of strings.")
+        check_count("classify", "batch_size", self.batch_size)
+        if self.threads is not None:
+            check_count("load the encoder", "threads", self.threads)
+
+    def _load_encoder(self) -> Encoder:
+        return load_encoder(self.encoder, device=self.device, threads=self.threads)
 
     def _prompts_are_texts(self) -> bool:
         """Whether ``prompts`` is a prompt set or a file, rather than a member's name."""
         if isinstance(self.prompts, str):
             return self.prompts.lower().endswith(".json") or Path(self.prompts).is_file()
         return self.prompts is not None
+
+    def prompts_origin(self) -> str:
+        """Where the texts come from: own templates, a prompt file or set, or a member."""
+        if self.templates is not None:
+            return f"own templates: {'; '.join(self.templates)}"
+        if self._prompts_are_texts():
+            return "a prompt set" if isinstance(self.prompts, PromptSet) else str(self.prompts)
+        return self.recipe_.prompts
 
     def _make_prompts(self) -> PromptSet:
         if self.templates is not None:
@@ -291,14 +284,17 @@ class Classifier:
         return embeddings, pipeline, to_numpy(pipeline.scores(batch))
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Logits (N, K) after the refine stage; rows of unreadable files are NaN."""
-        embeddings, _, S = self._scores(X)
-        return _in_place(embeddings, S, np.nan)
+        """Logits, columns as ``classes_``; with ``level``, log probabilities of its nodes.
+
+        Rows as for :meth:`predict`; those of unreadable files are NaN.
+        """
+        X = listed(X)
+        embeddings, pipeline, S = self._scores(X)
+        return in_place(X, embeddings, to_numpy(pipeline.roll_up(S, self.level)[0]), np.nan)
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Probabilities (N, K), columns as ``classes_``; rows of unreadable files are NaN."""
-        embeddings, _, S = self._scores(X)
-        return _in_place(embeddings, np.asarray(softmax(S), np.float32), np.nan)
+        """Probabilities, columns as ``classes_``; rows as for :meth:`predict`."""
+        return np.asarray(softmax(self.decision_function(X)), np.float32)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Id of the answered class, or node, of each image.
@@ -312,13 +308,16 @@ class Classifier:
         Returns
         -------
         array, shape (N,)
-            Strings, sorted by file name where X names files. An unreadable file gives None (and
-            the array is then of type object) with a warning; :meth:`classify` says why.
+            Strings: one for each item where X is a sequence, in its order, and sorted by file
+            name where X is a folder, glob, list file or tar. An unreadable file gives None (and
+            the array is then of type object) with a warning; :meth:`classify` says why, and says
+            of each answer whether it was accepted.
         """
+        X = listed(X)
         embeddings, pipeline, S = self._scores(X)
         answer, taxonomy = pipeline.decide(S, k=1, level=self.level)
         ids = np.array([node.id for node in taxonomy.nodes])[answer.node[:, 0]]
-        return _in_place(embeddings, ids, None)
+        return in_place(X, embeddings, ids, None)
 
     def classify(self, X: Any, k: int = 1) -> list[Row]:
         """Rows as in the files that ``byname classify`` writes: k per image, sorted by file name.
@@ -343,56 +342,7 @@ class Classifier:
 
     def table(self, X: Any, k: int = 1) -> pa.Table:
         """:meth:`classify` as an Arrow table."""
-        if k < 1:
-            raise UsageError("classify", f"k is {k}", "Use 1 or more.")
-        embeddings, pipeline, S = self._scores(X)
-        answer, taxonomy = pipeline.decide(S, k=k, level=self.level)
-        return _table(embeddings.keys, answer, taxonomy, embeddings.errors)
-
-
-def _in_place(embeddings: Embeddings, values: NDArray[Any], absent: Any) -> NDArray[Any]:
-    """Results in the order of all files, with ``absent`` where a file could not be read."""
-    if not embeddings.errors:
-        return values
-    order = sorted([*embeddings.keys, *embeddings.errors])
-    name, why = next(iter(embeddings.errors.items()))
-    warnings.warn(
-        f"{len(embeddings.errors)} of {len(order)} images could not be read, the first is "
-        f"'{name}': {why}. classify() lists them all.",
-        stacklevel=3,
-    )
-    position = {key: i for i, key in enumerate(order)}
-    kind = object if absent is None else values.dtype
-    result: NDArray[Any] = np.full((len(order), *values.shape[1:]), absent, kind)
-    result[[position[key] for key in embeddings.keys]] = values
-    return result
-
-
-def _table(
-    keys: Sequence[str], answer: Answer, taxonomy: Taxonomy, errors: Mapping[str, str]
-) -> pa.Table:
-    n, k = answer.node.shape
-    used = np.unique(answer.node)
-    paths = dict.fromkeys(range(len(taxonomy.nodes)), "")
-    paths.update({int(i): taxonomy.path_string(taxonomy.nodes[i].id) for i in used if i >= 0})
-    nodes, flat = taxonomy.nodes, answer.node.reshape(-1)
-    columns = {
-        "file_name": pa.array(keys, pa.string()).take(np.repeat(np.arange(n), k)),
-        "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), n),
-        "class_id": pa.array([x.id for x in nodes], pa.string()).take(flat),
-        "label": pa.array([x.name for x in nodes], pa.string()).take(flat),
-        "probability": np.asarray(answer.probability, np.float32).reshape(-1),
-        "margin": np.repeat(np.asarray(answer.margin, np.float32), k),
-        "level": np.asarray(taxonomy.depths, np.int32)[flat],
-        "path": pa.array(list(paths.values()), pa.string()).take(flat),
-        "decision": np.repeat(answer.decision.astype(object), k),
-        "error": pa.nulls(n * k, pa.string()),
-    }
-    table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
-    if not errors:
-        return table
-    failed = pa.Table.from_pylist(
-        [{"file_name": key, "rank": 1, "error": why} for key, why in errors.items()], schema=SCHEMA
-    )
-    together = pa.concat_tables([table, failed])
-    return together.sort_by([("file_name", "ascending"), ("rank", "ascending")])
+        check_count("classify", "k", k)
+        embeddings = self.embed(X)
+        pipeline = self._fitted(Batch(embeddings.vectors))
+        return answer_table(pipeline, embeddings, k=k, level=self.level)

@@ -85,6 +85,7 @@ def classify(
                 seconds=seconds,
                 warnings=warned,
                 model=model,
+                parameters={"k": k, "image_column": image_column},
             )
             write_rows(table, path, record)
     if output == "-":
@@ -108,9 +109,11 @@ def _announce(source: Source | Embeddings, model: Classifier) -> None:
     for text in model.taxonomy_.warnings:
         say(f"note: {text}")
     texts = model.prompts_.summary()["texts"]
+    stages = model.recipe_.stages() | {"prompts": model.prompts_origin()}
     say(
         f"{len(source)} images, {len(model.taxonomy_)} classes, {texts} texts, "
-        f"encoder {model.encoder_.info.id}, recipe {model.recipe_.name}"
+        f"encoder {model.encoder_.info.id}, recipe {model.recipe_.name} "
+        f"({' > '.join(str(v) for v in stages.values() if v)})"
     )
 
 

@@ -21,6 +21,7 @@ from byname.pipeline import Pipeline
 from byname.promptset import PromptSet
 from byname.recipes import Recipe, get_recipe
 from byname.scoring import METRICS, Predicted, Table, check_metrics, ranks_for, score, split_list
+from byname.stage import Batch
 from byname.taskfile import Task
 from byname.taxonomy import Taxonomy
 
@@ -139,7 +140,7 @@ def predict_images(embeddings: Embeddings, model: Classifier, *, ranks: int = 5)
         Where the recipe needs what there is not.
     """
     model.fit(embeddings)
-    S = model.decision_function(embeddings)
+    S = ops.to_numpy(model.pipeline_.scores(Batch(embeddings.vectors)))
     return _decide(model.pipeline_, S, model.taxonomy_, ranks, model.level)
 
 
@@ -147,10 +148,7 @@ def _decide(
     pipeline: Pipeline, S: NDArray[Any], taxonomy: Taxonomy, ranks: int, level: str | int | None
 ) -> Predicted:
     answer, answered = pipeline.decide(S, k=ranks, level=level)
-    if level is not None:
-        P = ops.softmax(np.asarray(S, np.float64))
-        groups = taxonomy.cut(level)[1]
-        S = ops.log_probability(ops.segment_sum(P.T, groups, len(answered.classes)).T)
+    S = ops.to_numpy(pipeline.roll_up(S, level)[0])
     return Predicted(answer, S, answered)
 
 

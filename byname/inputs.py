@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from byname.ops import is_torch, to_numpy
 from byname.runs import embed_source
 from byname.runs.shard import Progress
 
-__all__ = ["as_embeddings", "open_images"]
+__all__ = ["as_embeddings", "check_count", "in_place", "listed", "open_images"]
 
 ACCEPTED = (
     "Accepted: a folder, glob, list file or tar; a list of files; PIL images; (N, H, W, 3) uint8 "
@@ -34,6 +35,46 @@ def open_images(X: Any, *, image_column: str | None = None) -> Source | Embeddin
     if isinstance(X, str | os.PathLike) and is_embeddings_file(Path(X)):
         return Embeddings.load(Path(X))
     return open_source(X, image_column=image_column)
+
+
+def check_count(asked: str, name: str, value: Any) -> None:
+    """Refuse what is not a whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise UsageError(asked, f"{name} is {value!r}", "Give a whole number, 1 or more.")
+
+
+def listed(X: Any) -> Any:
+    """A generator or an array of paths as a list; everything else as it is."""
+    if isinstance(X, Iterator):
+        return list(X)
+    return X.tolist() if isinstance(X, np.ndarray) and X.dtype.kind in "UO" and X.ndim == 1 else X
+
+
+def in_place(X: Any, embeddings: Embeddings, values: NDArray[Any], absent: Any) -> NDArray[Any]:
+    """Results (N, ...) in the order of the items of X, with ``absent`` for unreadable files.
+
+    A sequence of paths keeps its order and its repetitions; other sources are sorted by key.
+    """
+    paths = isinstance(X, list | tuple) and all(isinstance(x, str | os.PathLike) for x in X)
+    if not embeddings.errors and not paths:
+        return values
+    if paths:
+        order = [open_source([x]).refs[0].key for x in X]
+    else:
+        order = sorted([*embeddings.keys, *embeddings.errors])
+    if embeddings.errors:
+        name, why = next(iter(embeddings.errors.items()))
+        warnings.warn(
+            f"{len(embeddings.errors)} of {len(order)} images could not be read, the first is "
+            f"'{name}': {why}. classify() lists them all.",
+            stacklevel=3,
+        )
+    position = {key: i for i, key in enumerate(embeddings.keys)}
+    rows = np.array([position.get(key, -1) for key in order], np.intp)
+    kind = object if absent is None and (rows < 0).any() else values.dtype
+    result: NDArray[Any] = np.full((len(order), *values.shape[1:]), absent, kind)
+    result[rows >= 0] = values[rows[rows >= 0]]
+    return result
 
 
 def as_embeddings(
@@ -51,10 +92,8 @@ def as_embeddings(
     UsageError
         For anything that is not one of the accepted forms, or a batch size below 1.
     """
-    if batch_size < 1:
-        raise UsageError("embed images", f"the batch size is {batch_size}", "It is 1 or more.")
-    if isinstance(X, str | os.PathLike):
-        X = open_images(X)
+    check_count("embed images", "batch_size", batch_size)
+    X = open_images(X) if isinstance(X, str | os.PathLike) else listed(X)
     if isinstance(X, Embeddings):
         return X
     if isinstance(X, Source):
@@ -66,12 +105,13 @@ def as_embeddings(
         return embed_source(X, encoder, batch_size=batch_size, cache=cache, progress=progress)
     if is_torch(X):
         X = to_numpy(X)
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiu":
-        return Embeddings.from_arrays(X)
-    if isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3):
+    if isinstance(X, np.ndarray):
+        if X.ndim == 2 and X.dtype.kind in "fiu" and X.dtype != np.uint8:
+            return Embeddings.from_arrays(X)
+        images = _images_of(X)
+        return _encode_in_memory(images, encoder, batch_size, progress)
+    if isinstance(X, Image.Image):
         X = [X]
-    if isinstance(X, np.ndarray) and X.ndim == 4:
-        return _encode_in_memory(list(X), encoder, batch_size, progress)
     if isinstance(X, Sequence) and not isinstance(X, bytes | bytearray):
         if all(isinstance(x, str | os.PathLike) for x in X):
             return as_embeddings(
@@ -79,8 +119,21 @@ def as_embeddings(
             )
         if all(isinstance(x, Image.Image | np.ndarray) for x in X):
             return _encode_in_memory(X, encoder, batch_size, progress)
-    shape = f" of shape {X.shape} and type {X.dtype}" if isinstance(X, np.ndarray) else ""
-    raise UsageError("use these images", f"they are a {type(X).__name__}{shape}", ACCEPTED)
+    seen = f"they are a {type(X).__name__}"
+    if isinstance(X, Sequence) and not isinstance(X, bytes | bytearray):
+        seen += f" of {', '.join(sorted({type(x).__name__ for x in X}))}"
+    raise UsageError("use these images", seen, ACCEPTED)
+
+
+def _images_of(X: NDArray[Any]) -> list[NDArray[Any]]:
+    """One image, or a batch of images; (N, H, W) is a batch of grey ones."""
+    if X.ndim == 4:
+        return list(X)
+    if X.ndim == 3:
+        return [X] if X.shape[-1] in (1, 3, 4) else list(X)
+    hint = "A grey image goes into a list: [image]. " if X.ndim == 2 and X.dtype == np.uint8 else ""
+    seen = f"they are an array of shape {X.shape} and type {X.dtype}"
+    raise UsageError("use these images", seen, hint + ACCEPTED)
 
 
 def _encode_in_memory(

@@ -167,15 +167,26 @@ class Pipeline:
             raise UsageError(f"answer with {k} ranks", "the number is below 1", "Give 1 or more.")
         batch, state = Batch(S[:, :0]), replace(self._state(S), k=k)
         if level is not None:
-            cut, index = texts.taxonomy.cut(level)
-            P = ops.segment_sum(ops.softmax(S).T, index, len(cut.classes)).T
-            own = ops.to_numpy(texts.class_index)
-            texts = replace(texts, taxonomy=cut, class_index=np.where(own < 0, -1, index[own]))
-            state = replace(state, S=ops.log_probability(P), W=None)
+            S, texts = self.roll_up(S, level)
+            state = replace(state, S=S, W=None)
         if _learns(decider) and (level is not None or not decider.inductive):
             # What it learned was about the classes and not these groups, or about other images.
             decider = copy.copy(decider).fit(batch, texts, state)
         return decider.apply(batch, texts, state), texts.taxonomy
+
+    def roll_up(self, S: Array, level: int | str | None) -> tuple[Array, ClassTexts]:
+        """Logits (N, K) to log probabilities of the nodes at a level, and texts that count those.
+
+        Without a level, both as they are.
+        """
+        texts = self._fitted()
+        if level is None:
+            return S, texts
+        cut, index = texts.taxonomy.cut(level)
+        P = ops.segment_sum(ops.softmax(S).T, index, len(cut.classes)).T
+        own = ops.to_numpy(texts.class_index)
+        own = np.where(own < 0, -1, index[own])
+        return ops.log_probability(P), replace(texts, taxonomy=cut, class_index=own)
 
     def _state(self, S: Array | None = None) -> State:
         return State(weight=self.weight_, W=self.W_, S=S)

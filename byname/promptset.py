@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -134,6 +135,11 @@ class PromptSet(BaseModel):
     def save(self, path: str | Path) -> None:
         """Write JSON with one text a line, so that two versions can be compared line by line."""
         Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the texts of every class and pair, in order."""
+        told = self.model_dump_json(include={"classes", "pairs"})
+        return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
     def align(self, taxonomy: Taxonomy) -> PromptSet:
         """The same texts in the order of the taxonomy's classes.

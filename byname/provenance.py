@@ -17,6 +17,7 @@ from byname.encoders import Encoder
 
 __all__ = ["run_record", "versions"]
 
+PLAIN = (str, int, float, bool, list, tuple, type(None))
 PACKAGES = ("numpy", "onnxruntime", "pillow", "pyarrow", "tokenizers")
 
 
@@ -34,6 +35,7 @@ def run_record(
     seconds: Mapping[str, float],
     warnings: list[str],
     model: Classifier | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A JSON-able record of one command; holds no key and no environment variable."""
     record: dict[str, Any] = {
@@ -59,11 +61,16 @@ def run_record(
         }
         record["recipe"] = {
             "name": model.recipe_.name,
-            "stages": model.recipe_.stages(),
-            "level": model.level,
+            "stages": model.recipe_.stages() | {"prompts": model.prompts_origin()},
         }
         record["prompts"] = {
             **model.prompts_.summary(),
+            "sha256": model.prompts_.fingerprint(),
             "provenance": model.prompts_.provenance.model_dump(exclude_defaults=True),
+        }
+        record["parameters"] = {
+            name: value if isinstance(value, PLAIN) else repr(value)
+            for name, value in (model.get_params() | dict(parameters or {})).items()
+            if name not in ("classes", "encoder", "progress")
         }
     return record

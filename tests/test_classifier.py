@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 import byname
 from byname import Classifier, Embeddings, Taxonomy
+from byname.answers import answer_table
 from byname.encoders import PrecomputedEncoder
 from byname.errors import (
     EmbeddingsError,
@@ -72,10 +75,90 @@ def test_fit_changes_no_parameter_and_refuses_labels(stored: PrecomputedEncoder)
 def test_scikit_learn_can_clone_it(stored: PrecomputedEncoder) -> None:
     sklearn = pytest.importorskip("sklearn.base", reason="needs scikit-learn")
     model = Classifier(NAMES, stored, "plain", templates=("a {}",)).fit()
-    twin = sklearn.clone(model, safe=False)
+    twin = sklearn.clone(model)
     assert twin.get_params().keys() == model.get_params().keys()
     assert not hasattr(twin, "pipeline_")
     assert twin.predict(np.eye(3, 5)).tolist() == NAMES
+
+
+def test_scikit_learn_takes_it_for_a_classifier(stored: PrecomputedEncoder) -> None:
+    pipelines = pytest.importorskip("sklearn.pipeline", reason="needs scikit-learn")
+    from sklearn.base import is_classifier
+    from sklearn.exceptions import NotFittedError
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.utils.validation import check_is_fitted
+
+    X = np.eye(3, 5)
+    model = Classifier(NAMES, stored, "plain", templates=["a {}"])
+    assert is_classifier(model)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+    check_is_fitted(model.fit(X))
+    assert pipelines.make_pipeline("passthrough", model).fit(X).predict(X).tolist() == NAMES
+    search = GridSearchCV(
+        Classifier(NAMES, stored, templates=["a {}"]),
+        {"weigh": ["mean", "mean_similarity"]},
+        scoring=lambda m, X: float(m.predict_proba(X).max(1).mean()),
+        cv=2,
+    ).fit(np.vstack([X, X]))
+    assert search.best_params_["weigh"] in ("mean", "mean_similarity")
+
+
+def test_a_fitted_model_can_be_pickled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FakeEncoder()
+    monkeypatch.setattr("byname.classifier.load_encoder", lambda *a, **k: encoder)
+    encoder.session = lambda: None  # what cannot be pickled  # type: ignore[attr-defined]
+    model = Classifier(NAMES, "fake", "plain").fit()
+    twin = pickle.loads(pickle.dumps(model))
+    assert not hasattr(twin, "encoder_")
+    assert twin.predict(photos).tolist() == model.predict(photos).tolist()
+    assert copy.deepcopy(model).predict(photos).tolist() == model.predict(photos).tolist()
+
+
+def test_a_changed_attribute_counts(stored: PrecomputedEncoder) -> None:
+    model = Classifier(list(NAMES), stored, "plain", templates=["a {}"]).fit()
+    model.classes = ["dog", "fox"]
+    assert model.predict(np.eye(3, 5)[1:]).tolist() == ["dog", "fox"]
+    model.classes.append("cat")
+    assert model.fit().classes_.tolist() == ["dog", "fox", "cat"]
+    model.batch_size = 7
+    assert hasattr(model.prepare(), "pipeline_"), "this changes no answer"
+
+
+def test_a_list_of_files_keeps_its_order_and_its_repetitions(photos: Path) -> None:
+    model = Classifier(NAMES, FakeEncoder(), "plain")
+    by_name = dict(
+        zip(sorted(p.name for p in photos.iterdir()), model.predict(photos), strict=True)
+    )
+    files = [photos / f"{i}.png" for i in (3, 0, 2, 0, 1)]
+    for X in (files, [str(f) for f in files], iter(files), np.array([str(f) for f in files])):
+        assert model.predict(X).tolist() == [by_name[f.name] for f in files]
+    assert model.predict_proba(files).shape == (5, 3)
+    files[1].write_bytes(b"")
+    with pytest.warns(UserWarning, match="could not be read"):
+        answers = model.predict(files)
+    assert answers.tolist() == [None if f.name == "0.png" else by_name[f.name] for f in files]
+
+
+def test_grey_images_and_vectors_are_told_apart(photos: Path) -> None:
+    model = Classifier(NAMES, FakeEncoder(), "plain")
+    grey = np.linspace(0, 255, 40 * 48).reshape(40, 48).astype(np.uint8)
+    batch = np.stack([grey, grey.T.reshape(40, 48)])
+    assert model.predict(batch).shape == (2,)
+    np.testing.assert_array_equal(model.predict([grey]), model.predict(batch)[:1])
+    with pytest.raises(UsageError, match=r"A grey image goes into a list: \[image\]"):
+        model.predict(grey)
+    with pytest.raises(UsageError, match=r"they are a list of PngImageFile, str\."):
+        model.predict(["a.png", Image.open(photos / "0.png")])
+
+
+def test_blocks_of_rows_change_nothing(stored: PrecomputedEncoder) -> None:
+    X = np.random.default_rng(0).normal(size=(50, 5))
+    model = Classifier(NAMES, stored, "plain", templates=["a {}"]).fit()
+    embeddings = model.embed(X)
+    whole = answer_table(model.pipeline_, embeddings, k=2)
+    assert answer_table(model.pipeline_, embeddings, k=2, block=7).equals(whole)
+    assert whole.num_rows == 100
 
 
 def test_set_params_forgets_what_was_fitted(stored: PrecomputedEncoder) -> None:
@@ -125,7 +208,12 @@ def test_rows_follow_the_contract(photos: Path) -> None:
 def test_level_answers_with_the_sum_over_the_group(photos: Path) -> None:
     classes = {"pets": ["cat", "dog"], "wild": ["fox"]}
     leaves = Classifier(classes, FakeEncoder(), "plain").predict_proba(photos)
-    rows = Classifier(classes, FakeEncoder(), "plain", level=1).classify(photos, k=2)
+    model = Classifier(classes, FakeEncoder(), "plain", level=1)
+    rows = model.classify(photos, k=2)
+    P = model.predict_proba(photos)
+    assert model.classes_.tolist() == ["pets", "wild"]
+    np.testing.assert_array_equal(model.classes_[P.argmax(1)], model.predict(photos))
+    np.testing.assert_allclose(P[:, 0], leaves[:, :2].sum(1), rtol=1e-4)
     pets = {r.file_name: r.probability for r in rows if r.class_id == "pets"}
     np.testing.assert_allclose(
         [pets[f"{i}.png"] for i in range(4)], leaves[:, :2].sum(1), rtol=1e-4
@@ -239,6 +327,8 @@ def test_bad_images(stored: PrecomputedEncoder, tmp_path: Path) -> None:
         model.predict(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="k is 0"):
         model.classify(np.eye(3, 5), k=0)
+    with pytest.raises(UsageError, match=r"k is 1\.5. Give a whole number"):
+        model.classify(np.eye(3, 5), k=1.5)  # type: ignore[arg-type]
     other = FakeEncoder()
     foreign = Embeddings(
         ("a",), np.ones((1, 5), np.float32), "other", other.info.image_fingerprint()

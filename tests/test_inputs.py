@@ -95,11 +95,11 @@ def test_progress_counts_every_image(photos: Path, form: str) -> None:
         (3, "they are a int"),
         (b"photo.jpg", "they are a bytes"),
         ({"a": 1}, "they are a dict"),
-        ([1, 2], "they are a list"),
-        (["a.jpg", Image.new("RGB", (2, 2))], "they are a list"),
-        (np.zeros(4), "they are a ndarray of shape (4,) and type float64"),
-        (np.array([["a"]]), "they are a ndarray of shape (1, 1) and type <U1"),
-        (np.zeros((1, 2, 2, 3, 1)), "they are a ndarray of shape (1, 2, 2, 3, 1) and type float64"),
+        ([1, 2], "they are a list of int"),
+        (["a.jpg", Image.new("RGB", (2, 2))], "they are a list of Image, str"),
+        (np.zeros(4), "they are an array of shape (4,) and type float64"),
+        (np.array([["a"]]), "they are an array of shape (1, 1) and type <U1"),
+        (np.zeros((1, 2, 2, 3, 1)), "they are an array of shape (1, 2, 2, 3, 1) and type float64"),
     ],
 )
 def test_what_is_not_accepted(X: Any, seen: str) -> None:
@@ -124,7 +124,8 @@ def test_an_empty_list_and_a_missing_folder() -> None:
 def test_a_batch_size_below_one(size: int) -> None:
     with pytest.raises(UsageError) as caught:
         as_embeddings([make_photo(0)], FakeEncoder(), batch_size=size)
-    assert str(caught.value) == f"cannot embed images: the batch size is {size}. It is 1 or more."
+    seen = f"cannot embed images: batch_size is {size}. Give a whole number, 1 or more."
+    assert str(caught.value) == seen
 
 
 class Ready(FakeEncoder):

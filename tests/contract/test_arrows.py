@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     MODELS | STAGES,
     {"runs"},
     {"recipes", "pipeline", "adapters"},
-    {"rows", "console", "inputs"},
+    {"rows", "console", "inputs", "estimator", "answers"},
     {"classifier", "diagnose", "programs", "demo"},
     {"labels", "scoring", "evaluate", "report"},
     {

@@ -1,0 +1,76 @@
+"""From a pipeline's answers to rows, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from byname import ops
+from byname.embeddings import Embeddings
+from byname.pipeline import Pipeline
+from byname.rows import SCHEMA
+from byname.stage import Answer, Batch
+from byname.taxonomy import Taxonomy
+
+__all__ = ["answer_table"]
+
+
+def answer_table(
+    pipeline: Pipeline,
+    embeddings: Embeddings,
+    *,
+    k: int = 1,
+    level: int | str | None = None,
+    block: int = 8192,
+) -> pa.Table:
+    """Rows of all images, sorted by file name and rank.
+
+    Where the fitted pipeline treats each image by itself, logits are held for ``block`` images at
+    a time; otherwise for all N.
+    """
+    tables = [
+        _rows(keys, *pipeline.decide(S, k=k, level=level))
+        for keys, S in _scored(pipeline, embeddings, block)
+    ]
+    table = pa.concat_tables([*tables, _failed(embeddings.errors)])
+    if embeddings.errors or any(a > b for a, b in zip(embeddings.keys, embeddings.keys[1:])):  # noqa: B905
+        table = table.sort_by([("file_name", "ascending"), ("rank", "ascending")])
+    return table
+
+
+def _scored(
+    pipeline: Pipeline, embeddings: Embeddings, block: int
+) -> Iterator[tuple[Sequence[str], ops.Array]]:
+    if not pipeline.inductive:
+        yield embeddings.keys, pipeline.scores(Batch(embeddings.vectors))
+        return
+    for part in ops.blocks(len(embeddings), block):
+        yield embeddings.keys[part], pipeline.scores(Batch(embeddings.vectors[part]))
+
+
+def _rows(keys: Sequence[str], answer: Answer, taxonomy: Taxonomy) -> pa.Table:
+    n, k = answer.node.shape
+    nodes, flat = taxonomy.nodes, answer.node.reshape(-1)
+    paths = [""] * len(nodes)
+    for i in np.unique(flat):
+        paths[i] = taxonomy.path_string(nodes[i].id)
+    columns = {
+        "file_name": pa.array(keys, pa.string()).take(np.repeat(np.arange(n), k)),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), n),
+        "class_id": pa.array([x.id for x in nodes], pa.string()).take(flat),
+        "label": pa.array([x.name for x in nodes], pa.string()).take(flat),
+        "probability": np.asarray(answer.probability, np.float32).reshape(-1),
+        "margin": np.repeat(np.asarray(answer.margin, np.float32), k),
+        "level": np.asarray(taxonomy.depths, np.int32)[flat],
+        "path": pa.array(paths, pa.string()).take(flat),
+        "decision": np.repeat(answer.decision.astype(object), k),
+        "error": pa.nulls(n * k, pa.string()),
+    }
+    return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
+
+
+def _failed(errors: Mapping[str, str]) -> pa.Table:
+    rows = [{"file_name": key, "rank": 1, "error": why} for key, why in errors.items()]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
