@@ -6,13 +6,12 @@ import atexit
 import functools
 import hashlib
 import os
-import secrets
 import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from byname.errors import CacheError
+from byname.files import atomic_path
 
 __all__ = [
     "CacheEntry",
@@ -28,6 +28,7 @@ __all__ = [
     "atomic_path",
     "cache_dir",
     "cache_entries",
+    "cache_root",
     "clear_cache",
     "working_dir",
 ]
@@ -36,15 +37,20 @@ KINDS = ("mini", "runs", "texts")
 """Sub-folders that byname makes; nothing else is ever deleted, whatever BYNAME_CACHE points at."""
 
 
+def cache_root() -> Path:
+    """Where the cache lies: ``BYNAME_CACHE``, else the system's place for caches."""
+    return Path(os.environ.get("BYNAME_CACHE") or platformdirs.user_cache_dir("byname"))
+
+
 def cache_dir() -> Path:
-    """The cache folder, created if needed: ``BYNAME_CACHE``, else the system's place for caches.
+    """The cache folder, created if needed.
 
     Raises
     ------
     CacheError
         When it cannot be created or written.
     """
-    folder = Path(os.environ.get("BYNAME_CACHE") or platformdirs.user_cache_dir("byname"))
+    folder = cache_root()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK | os.X_OK)
@@ -77,29 +83,6 @@ def working_dir() -> Path:
     except CacheError as error:
         warnings.warn(f"{error} Going on without a cache.", stacklevel=2)
         return _fallback(error.asked)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> with atomic_path(target) as temporary:
-    ...     _ = temporary.write_text("whole or not at all")
-    >>> target.read_text()
-    'whole or not at all'
-    """
-    # Not mkstemp: its files are private, and the result gets the rights any new file would have.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class TextCache:

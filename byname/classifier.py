@@ -22,12 +22,12 @@ from byname.estimator import Estimator
 from byname.inputs import as_embeddings, check_count, in_place, listed
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
+from byname.promptchoice import chosen_prompts, is_member
 from byname.promptset import PromptSet
-from byname.promptset_io import fill_missing, read_prompts
 from byname.recipes import Recipe, get_recipe
 from byname.rows import Row, rows_of
 from byname.runs.shard import Progress
-from byname.stage import STAGES, Batch, ClassTexts, PromptMember, create
+from byname.stage import STAGES, Batch, ClassTexts
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -47,7 +47,8 @@ class Classifier(Estimator):
     recipe : str or Recipe, default "ensemble"
         See ``byname list recipes``.
     prompts : str, Path or PromptSet, optional
-        A member of the prompts stage, or a prompt file.
+        A member of the prompts stage, a prompt file, or several joined by "+":
+        ``"templates+more.json"``.
     allow_missing : bool, default False
         Give classes for which a prompt file has no text "a photo of a {}.", with a warning.
     templates : sequence of str, optional
@@ -159,7 +160,7 @@ class Classifier(Estimator):
         answered = self.taxonomy_ if self.level is None else self.taxonomy_.cut(self.level)[0]
         self.recipe_: Recipe = get_recipe(
             self.recipe,
-            prompts=None if self._prompts_are_texts() else self.prompts,  # type: ignore[arg-type]
+            prompts=str(self.prompts) if is_member(self.prompts) else None,
             weigh=self.weigh,
             score=self.score,
             refine=self.refine,
@@ -186,30 +187,21 @@ class Classifier(Estimator):
     def _load_encoder(self) -> Encoder:
         return load_encoder(self.encoder, device=self.device, threads=self.threads)
 
-    def _prompts_are_texts(self) -> bool:
-        """Whether ``prompts`` is a prompt set or a file, rather than a member's name."""
-        if isinstance(self.prompts, str):
-            return self.prompts.lower().endswith(".json") or Path(self.prompts).is_file()
-        return self.prompts is not None
-
     def prompts_origin(self) -> str:
-        """Where the texts come from: own templates, a prompt file or set, or a member."""
+        """Where the texts come from: own templates, a prompt file or set, or members."""
         if self.templates is not None:
             return f"own templates: {'; '.join(self.templates)}"
-        if self._prompts_are_texts():
-            return "a prompt set" if isinstance(self.prompts, PromptSet) else str(self.prompts)
-        return self.recipe_.prompts
+        if self.prompts is None or is_member(self.prompts):
+            return self.recipe_.prompts
+        return "a prompt set" if isinstance(self.prompts, PromptSet) else str(self.prompts)
 
     def _make_prompts(self) -> PromptSet:
         if self.templates is not None:
             return PromptSet.from_templates(self.taxonomy_, self.templates, generator="templates")
-        if isinstance(self.prompts, PromptSet):
-            return fill_missing(self.prompts, self.taxonomy_, allow_missing=self.allow_missing)
-        if self._prompts_are_texts():
-            path: Any = self.prompts
-            return read_prompts(path, self.taxonomy_, allow_missing=self.allow_missing)
-        member: PromptMember = create(self.recipe_.prompts, "prompts")
-        return member.generate(self.taxonomy_)
+        given = self.prompts
+        if given is None or is_member(given):
+            given = self.recipe_.prompts
+        return chosen_prompts(given, self.taxonomy_, allow_missing=self.allow_missing)
 
     def _encode_texts(self, progress: Callable[[int, int], None]) -> ClassTexts:
         encode, info = self.encoder_.encode_texts, self.encoder_.info

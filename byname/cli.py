@@ -85,7 +85,9 @@ def classify(
     template: Annotated[
         list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="A prompts member, or a prompt file.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A member, a prompt file, or templates+file.json.")
+    ] = None,
     allow_missing: AllowMissing = False,
     weigh: Annotated[str | None, typer.Option(help="Stage member.")] = None,
     score: Annotated[str | None, typer.Option(help="Stage member.")] = None,

@@ -70,7 +70,8 @@ def classify(
             _announce(source, model)
         with progress_bar(counter, len(source), quiet) as advance:
             model.progress = advance
-            table = model.table(source, k)
+            embeddings = model.embed(source)
+            table = model.fit(embeddings).table(embeddings, k)
         counts = _counts(table, counter)
         seconds = {
             "prepare": ready - start,

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byname.cache import atomic_path
 from byname.errors import EmbeddingsError, OutputError
+from byname.files import atomic_path, parse_json
 
 __all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "vector_array", "vectors_of"]
 
@@ -197,7 +197,7 @@ def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float16]:
 
 def _meta(schema: pa.Schema) -> dict[str, Any]:
     try:
-        found = json.loads((schema.metadata or {}).get(b"byname", b"{}"))
+        found = parse_json((schema.metadata or {}).get(b"byname", b"{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -174,6 +174,11 @@ class Pipeline:
             decider = copy.copy(decider).fit(batch, texts, state)
         return decider.apply(batch, texts, state), texts.taxonomy
 
+    def report(self) -> dict[str, dict[str, Any]]:
+        """What the members learned, by their names, ready for JSON; see :meth:`Member.report`."""
+        self._fitted()
+        return {member.name: told for member in self.members if (told := member.report())}
+
     def roll_up(self, S: Array, level: int | str | None) -> tuple[Array, ClassTexts]:
         """Logits (N, K) to log probabilities of the nodes at a level, and texts that count those.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from byname.errors import PromptError
+from byname.files import write_text
 from byname.taxonomy import Taxonomy
 
 __all__ = ["Pair", "Prompt", "PromptSet", "Provenance"]
@@ -133,13 +134,51 @@ class PromptSet(BaseModel):
             ) from None
 
     def save(self, path: str | Path) -> None:
-        """Write JSON with one text a line, so that two versions can be compared line by line."""
-        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write JSON with one text a line, so that two versions can be compared line by line.
+
+        Raises
+        ------
+        OutputError
+            Where the file cannot be written; an older one is then still whole.
+        """
+        path = Path(path)
+        write_text(path, self.model_dump_json(indent=1) + "\n", f"write the prompts to '{path}'")
 
     def fingerprint(self) -> str:
         """SHA-256 over the texts of every class and pair, in order."""
         told = self.model_dump_json(include={"classes", "pairs"})
         return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @classmethod
+    def concatenate(cls, sets: Sequence[PromptSet]) -> PromptSet:
+        """All texts of all sets, class by class, in the order of the sets.
+
+        Templates are numbered on, so that those of different sets stay different.
+
+        Examples
+        --------
+        >>> a = PromptSet(classes={"cat": [Prompt(text="a cat", template=0)]})
+        >>> both = PromptSet.concatenate([a, a])
+        >>> [prompt.template for prompt in both.classes["cat"]]
+        [0, 1]
+        """
+        classes: dict[str, list[Prompt]] = {}
+        first = 0
+        for part in sets:
+            for class_id, prompts in part.classes.items():
+                classes.setdefault(class_id, []).extend(
+                    p if p.template < 0 else p.model_copy(update={"template": p.template + first})
+                    for p in prompts
+                )
+            numbers = [p.template for prompts in part.classes.values() for p in prompts]
+            first += max(numbers, default=-1) + 1
+        return cls(
+            classes={class_id: tuple(prompts) for class_id, prompts in classes.items()},
+            pairs=tuple(pair for part in sets for pair in part.pairs),
+            provenance=Provenance(
+                generator=" + ".join(part.provenance.generator or "texts" for part in sets)
+            ),
+        )
 
     def align(self, taxonomy: Taxonomy) -> PromptSet:
         """The same texts in the order of the taxonomy's classes.
@@ -161,7 +200,7 @@ class PromptSet(BaseModel):
             raise PromptError(
                 "match the prompts with the classes",
                 " and ".join(parts),
-                "Ids must be equal; see 'byname taxonomy stats FILE' for the ids of your classes.",
+                "Ids must be equal; 'byname taxonomy convert FILE classes.csv' lists yours.",
             )
         return self.model_copy(update={"classes": {i: self.classes[i] for i in wanted}})
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from byname.errors import PromptError
+from byname.files import parse_json
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.taxonomy import Taxonomy
 
-__all__ = ["TEMPLATE", "fill_missing", "read_json", "read_prompts", "read_replies"]
+__all__ = ["TEMPLATE", "fill_missing", "load_prompts", "read_json", "read_prompts", "read_replies"]
 
 TEMPLATE = "a photo of a {}."  # what a class without texts gets, where that is allowed
 _SHAPE = 'Give {"class": ["text", ...]} or byname-prompts/1; see docs/formats.md.'
@@ -50,6 +50,11 @@ def read_prompts(path: str | Path, taxonomy: Taxonomy, *, allow_missing: bool = 
     ...     read_prompts(Path(folder, "p.json"), Taxonomy.from_names(["cat"])).texts("cat")
     ['a cat', 'the cat']
     """
+    return fill_missing(load_prompts(path, taxonomy), taxonomy, allow_missing=allow_missing)
+
+
+def load_prompts(path: str | Path, taxonomy: Taxonomy) -> PromptSet:
+    """As :func:`read_prompts`, but for as many of the classes as the file has texts for."""
     path = Path(path)
     asked = f"read the prompts in '{path}'"
     raw = read_json(path, asked, _SHAPE)
@@ -60,13 +65,12 @@ def read_prompts(path: str | Path, taxonomy: Taxonomy, *, allow_missing: bool = 
                 raise PromptError(
                     asked, f"text {blank[0]} of {class_id!r} is empty", "Write it, or leave it out."
                 )
-        return fill_missing(made, taxonomy, allow_missing=allow_missing)
+        return made
     if not isinstance(raw, dict):
         raise PromptError(asked, f"it holds a {type(raw).__name__}, not an object", _SHAPE)
     ids = _class_ids(raw, taxonomy, asked)
     classes = {ids[key]: _prompts(value, key, asked) for key, value in raw.items()}
-    made = PromptSet(classes=classes, provenance=Provenance(generator=path.name))
-    return fill_missing(made, taxonomy, allow_missing=allow_missing)
+    return PromptSet(classes=classes, provenance=Provenance(generator=path.name))
 
 
 def fill_missing(
@@ -134,8 +138,8 @@ def read_replies(path: str | Path) -> Iterator[tuple[int, str, str]]:
         if not line.strip():
             continue
         try:
-            item = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:
+            item = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except ValueError as error:
             raise PromptError(
                 asked, f"line {number} is not JSON: {error}", 'Write {"id": "...", "reply": "..."}.'
             ) from None
@@ -171,10 +175,10 @@ def read_json(path: Path, asked: str, do: str) -> Any:
     """
     try:
         text = _bytes(path, asked).decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_no_repeated_keys)
+        return parse_json(text, _no_repeated_keys)
     except PromptError as error:
         raise PromptError(asked, error.seen, error.do) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PromptError(asked, f"it is not JSON: {error}", do) from None
 
 
@@ -235,7 +239,8 @@ def _class_ids(raw: Mapping[str, Any], taxonomy: Taxonomy, asked: str) -> dict[s
         raise PromptError(
             asked,
             f"there are no classes {_some(unknown)}",
-            "Keys are ids, names or paths of classes; 'byname taxonomy stats FILE' checks yours.",
+            "Keys are ids, names or paths of classes; "
+            "'byname taxonomy convert FILE classes.csv' lists yours.",
         )
     owners: dict[str, str] = {}
     for key, class_id in found.items():

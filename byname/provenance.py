@@ -68,6 +68,8 @@ def run_record(
             "sha256": model.prompts_.fingerprint(),
             "provenance": model.prompts_.provenance.model_dump(exclude_defaults=True),
         }
+        if hasattr(model, "pipeline_"):
+            record["learned"] = model.pipeline_.report()
         record["parameters"] = {
             name: value if isinstance(value, PLAIN) else repr(value)
             for name, value in (model.get_params() | dict(parameters or {})).items()

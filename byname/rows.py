@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from byname.cache import atomic_path
 from byname.errors import OutputError
+from byname.files import atomic_path, parse_json
 
 __all__ = [
     "SCHEMA",
@@ -171,7 +171,7 @@ def read_rows(path: Path) -> pa.Table:
             table = pq.read_table(path)
         elif path.suffix.lower() == ".jsonl":
             lines = path.read_text(encoding="utf-8").split("\n")
-            records = [json.loads(x) for x in lines if x]
+            records = [parse_json(x) for x in lines if x]
             # from_pylist would fill what a foreign file lacks with nulls.
             if not all(isinstance(r, dict) and r.keys() >= set(SCHEMA.names) for r in records):
                 raise ValueError("a line is without some of its names")

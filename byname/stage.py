@@ -254,6 +254,10 @@ class Member(_Configured):
         """Compute the stage's output."""
         raise TypeError(f"{type(self).__name__} defines no apply()")
 
+    def report(self) -> dict[str, Any]:
+        """What ``fit`` learned and users may want to see, ready for JSON; empty by default."""
+        return {}
+
     def check_needs(
         self, batch: Batch, texts: ClassTexts, skip: frozenset[str] = frozenset()
     ) -> None:

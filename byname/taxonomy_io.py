@@ -7,7 +7,6 @@ tables with a header; ``.json`` nested lists; ``.nwk``, ``.newick`` and ``.tree`
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from byname.errors import OutputError, TaxonomyError
+from byname.files import guess_delimiter, write_text
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_formats import nested, newick, plain_text
 from byname.taxonomy_nodes import Node, some
@@ -179,9 +179,7 @@ def _reader(suffix: str, text: str, lineage: tuple[str, ...] | None) -> Callable
         return newick
     if suffix not in _TABLES:
         return plain_text
-    header = text.lstrip().partition("\n")[0]
-    separator = ";" if "," not in header and ";" in header else ","
-    return lambda t: table(t, "\t" if suffix == ".tsv" else separator, lineage)
+    return lambda t: table(t, guess_delimiter(t, suffix), lineage)
 
 
 def _bytes(path: Path, asked: str) -> bytes:
@@ -264,15 +262,7 @@ def write_taxonomy(taxonomy: Taxonomy, path: str | Path) -> None:
         text = _render(taxonomy, path.suffix.lower(), asked)
     except RecursionError:
         raise OutputError(asked, "the tree is too deep for JSON", "Use .csv.") from None
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="")
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        reason = error.strerror or str(error)
-        raise OutputError(asked, reason, "Choose a folder that exists and is writable.") from None
+    write_text(path, text, asked)
 
 
 def _render(taxonomy: Taxonomy, suffix: str, asked: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,6 @@ from numpy.typing import NDArray
 
 from byname.cache import (
     TextCache,
-    atomic_path,
     cache_dir,
     cache_entries,
     clear_cache,
@@ -107,42 +104,6 @@ def test_working_dir_is_the_cache_where_that_works(base: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert working_dir() == base
-
-
-# Atomic writes
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "a.txt"
-    target.write_text("old")
-
-    def fail() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert target.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_the_result_has_a_new_files_rights(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        with atomic_path(tmp_path / "a") as temporary:
-            temporary.write_text("x")
-        assert os.umask(0o027) == 0o027  # a library does not change it, not even for a moment
-    finally:
-        os.umask(old)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
-
-
-@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "\N{CAT FACE}" * 63, "-rf *"])
-def test_any_name_a_file_can_have(tmp_path: Path, name: str) -> None:
-    with atomic_path(tmp_path / name) as temporary:
-        temporary.write_text("x")
-    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 # Texts

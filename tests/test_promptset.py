@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from byname.errors import PromptError
+from byname.errors import OutputError, PromptError
 from byname.promptset import Pair, Prompt, PromptSet, Provenance
 from byname.taxonomy import Node, Taxonomy
 
@@ -73,6 +73,25 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
     assert PromptSet.load(str(tmp_path / "p.json")) == made
 
 
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    made = PromptSet(classes={"a": [Prompt(text="t")]})
+    made.save(path)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError) as error:
+        made.save(path)
+    assert str(error.value) == (
+        f"cannot write the prompts to '{path}': No space left on device. "
+        "Choose a folder that exists and is writable."
+    )
+    assert PromptSet.load(path) == made
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "content, seen",
     [
@@ -133,7 +152,9 @@ def test_align_lists_what_does_not_match(classes: list[str], seen: str) -> None:
     with pytest.raises(PromptError) as error:
         made.align(TAXONOMY)
     assert str(error.value).startswith(f"cannot match the prompts with the classes: {seen}")
-    assert "Ids must be equal" in str(error.value)
+    assert str(error.value).endswith(
+        "Ids must be equal; 'byname taxonomy convert FILE classes.csv' lists yours."
+    )
 
 
 def test_align_counts_a_class_with_an_empty_list_as_missing() -> None:

@@ -183,6 +183,7 @@ def test_a_failed_write_leaves_the_old_file(
         ("o.jsonl", b"null"),
         ("o.jsonl", b'{"file_name": "a", "rank": 1}'),
         ("o.jsonl", b'{"a": '),
+        ("o.jsonl", b"[" * 200_000),
         ("o.jsonl", b"\xff"),
         ("o.parquet", b"hello"),
         ("o.parquet", b""),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,9 +12,11 @@ import pyarrow as pa
 import pytest
 
 import byname.sorter
-from byname.errors import OutputError, SourceError
+from byname.errors import OutputError, SourceError, UsageError
+from byname.images.sources import ImageRef, Source, open_source
 from byname.rows import SCHEMA, Row, write_rows
-from byname.sorter import sort_photos
+from byname.sorter import MANIFEST, sort_photos
+from tests.images.samples import put, write_tar
 
 
 def row(name: str, label: str, class_id: str | None = None, decision: str = "accept") -> Row:
@@ -33,7 +38,8 @@ def output(tmp_path: Path, rows: list[Row], *, root: object = "photos", files: b
 
 
 def placed(into: Path) -> list[str]:
-    return sorted(p.relative_to(into).as_posix() for p in into.rglob("*") if not p.is_dir())
+    files = (p for p in into.rglob("*") if not p.is_dir() and p.name != MANIFEST)
+    return sorted(p.relative_to(into).as_posix() for p in files)
 
 
 ROWS = [
@@ -111,7 +117,7 @@ def test_two_classes_never_share_a_folder(tmp_path: Path) -> None:
     rows.append(row("r.jpg", "Cat", "1", "reject"))
     into = tmp_path / "s"
     assert sort_photos(output(tmp_path, rows), into)["placed"] == len(rows)
-    names = [p.name for p in into.iterdir()]
+    names = [p.name for p in into.iterdir() if p.is_dir()]
     assert len({n.casefold() for n in names}) == len(classes) + 1
     assert {"Cat (1)", "cat (2)", "Bat (a_b)", "Bat (a_b) 2", "_rejected", "_rejected (9)"} <= set(
         names
@@ -139,7 +145,8 @@ def test_a_file_name_cannot_lead_out_of_the_target(
     assert sort_photos(rows, base / "s", how=how) == {"placed": 1}
     fresh = set(tmp_path.rglob("*")) - before
     assert fresh
-    assert all(p == base / "s" or base / "s" / "cat" in (p, *p.parents) for p in fresh)
+    fresh -= {base / "s", base / "s" / MANIFEST}
+    assert all(base / "s" / "cat" in (p, *p.parents) for p in fresh)
 
 
 @pytest.mark.parametrize("record", [None, "", "[]", "{}", '{"images": {"root": ""}}', "\x00"])
@@ -189,3 +196,229 @@ def test_a_failed_copy_leaves_no_half_a_photo(
 def test_an_output_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="there is no such file"):
         sort_photos(tmp_path / "o.csv", tmp_path / "s")
+
+
+# Sources of every kind
+
+
+def classified(source: Source, into: Path, label: str = "cat", folder: str = "") -> Path:
+    """An output of classify for a source, with all images of one class."""
+    rows = [row(ref.key, label) for ref in source.refs]
+    table = pa.Table.from_pylist([asdict(r) for r in rows], schema=SCHEMA)
+    path = into / "out.csv"
+    write_rows(
+        table, path, {"images": {"root": source.root, "kind": source.kind}, "folder": folder}
+    )
+    return path
+
+
+@pytest.mark.parametrize("how", ["link", "hardlink", "copy"])
+def test_one_image(tmp_path: Path, how: byname.sorter.How) -> None:
+    put(tmp_path, "in/a.jpg", "in/b.jpg")
+    rows = classified(open_source(tmp_path / "in" / "a.jpg"), tmp_path)
+    assert sort_photos(rows, tmp_path / "s", how=how) == {"placed": 1}
+    assert placed(tmp_path / "s") == ["cat/a.jpg"]
+
+
+def test_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the list, else in the folder of that time, else by its own path."""
+    put(tmp_path, "lists/in/a.jpg", data=b"beside")
+    put(tmp_path, "cwd/in/a.jpg", "cwd/in/b.jpg", data=b"cwd")
+    put(tmp_path, "far/c.jpg", "far/d.jpg", "off/d.jpg", data=b"far")
+    outside = [str(tmp_path / name) for name in ("far/c.jpg", "far/d.jpg", "off/d.jpg")]
+    path = tmp_path / "lists" / "l.txt"
+    path.write_text("\n".join(["in/a.jpg", "in/b.jpg", "gone.jpg", *outside]))
+    monkeypatch.chdir(tmp_path / "cwd")
+    rows = classified(open_source(path), tmp_path, folder=str(tmp_path / "cwd"))
+    monkeypatch.chdir(tmp_path)
+    assert sort_photos(rows, tmp_path / "s", how="copy") == {"placed": 5, "missing": 1}
+    found = placed(tmp_path / "s")
+    assert found[0] == "cat/c.jpg"
+    assert found[3:] == ["cat/in/a.jpg", "cat/in/b.jpg"]
+    assert all(re.fullmatch(r"cat/d-[0-9a-f]{8}\.jpg", name) for name in found[1:3])
+    assert (tmp_path / "s" / "cat" / "in" / "a.jpg").read_bytes() == b"beside"
+    assert sort_photos(rows, tmp_path / "s", how="copy") == {"exists": 5, "missing": 1}
+
+
+@pytest.mark.parametrize("spec", ["x.tar", "{x,y}.tar", "folder"])
+def test_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+    files = {"a.jpg": b"first", "sub/b.jpg": b"second"}
+    (tmp_path / "folder").mkdir()
+    for path in ("x.tar", "y.tar", "folder/x.tar"):
+        write_tar(tmp_path / path, files)
+    monkeypatch.chdir(tmp_path)
+    source = open_source(spec)
+    rows = classified(source, tmp_path, folder=str(tmp_path))
+    monkeypatch.chdir("/")
+    for how in ("link", "hardlink"):
+        with pytest.raises(UsageError) as caught:
+            sort_photos(rows, tmp_path / "s", how=how)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            f"cannot sort the photos of '{rows}' by {how}: they lie inside a tar, and nothing can "
+            "be linked to what is inside a file. Use --how copy."
+        )
+    assert not (tmp_path / "s").exists()
+    assert sort_photos(rows, tmp_path / "s", how="copy") == {"placed": len(source)}
+    assert placed(tmp_path / "s") == [f"cat/{ref.key}" for ref in source.refs]
+    for ref in source.refs:
+        assert (tmp_path / "s" / "cat" / ref.key).read_bytes() == files[
+            "sub/b.jpg" if ref.key.endswith("b.jpg") else "a.jpg"
+        ]
+    rows = classified(source, tmp_path, "dog", folder=str(tmp_path))
+    assert sort_photos(rows, tmp_path / "s", how="copy") == {"moved": len(source)}
+    assert placed(tmp_path / "s") == [f"dog/{ref.key}" for ref in source.refs]
+
+
+def test_a_tar_given_by_hand(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", {"a.jpg": b"first"})
+    rows = classified(open_source(tar), tmp_path)
+    tar.rename(tmp_path / "y.tar")
+    with pytest.raises(SourceError, match=r": '.*x\.tar': it does not exist\. Use --images\."):
+        sort_photos(rows, tmp_path / "s", how="copy")
+    counts = sort_photos(rows, tmp_path / "s", how="copy", images=tmp_path / "y.tar")
+    assert counts == {"placed": 1}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file names")
+@pytest.mark.parametrize("how", ["link", "copy"])
+def test_names_that_are_not_utf8(tmp_path: Path, how: byname.sorter.How) -> None:
+    names = {b"caf\xe9.jpg": "cat/caf\\xe9.jpg", b"caf\\xe9.jpg": "cat/caf\\x5cxe9.jpg"}
+    names |= {b"d\xff/x.jpg": "cat/d\\xff/x.jpg", b"back\\slash.jpg": "cat/back\\slash.jpg"}
+    photos = tmp_path / "ph\udcf6tos"
+    try:
+        for name in names:
+            path = photos / os.fsdecode(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name)
+    except OSError:
+        pytest.skip("the file system takes only UTF-8 names")
+    source = open_source(photos)
+    assert source.warnings == ()
+    rows = classified(source, tmp_path)
+    assert sort_photos(rows, tmp_path / "s", how=how) == {"placed": 4}
+    assert placed(tmp_path / "s") == sorted(names.values())
+    for name, target in names.items():
+        assert (tmp_path / "s" / target).read_bytes() == name
+
+
+# Sorting again
+
+
+@pytest.mark.parametrize("how", ["link", "hardlink", "copy"])
+def test_a_changed_answer_moves_the_photo(tmp_path: Path, how: byname.sorter.How) -> None:
+    into = tmp_path / "s"
+    assert sort_photos(output(tmp_path, ROWS), into, how=how) == {"placed": 4}
+    changed = [replace(ROWS[0], label="dog", class_id="dog"), *ROWS[2:4], row("new.jpg", "dog")]
+    rows = output(tmp_path, changed)
+    assert sort_photos(rows, into, how=how) == {"moved": 1, "exists": 2, "placed": 1}
+    # d.jpg is no more among the rows: where it belongs nobody said.
+    assert placed(into) == [
+        "_rejected/c.jpg", "animal/d.jpg", "dog/a.jpg", "dog/new.jpg", "dog/sub/deep/b.jpg",
+    ]  # fmt: skip
+    assert (into / "dog" / "a.jpg").read_text() == "a.jpg"
+    assert sort_photos(output(tmp_path, ROWS), into, how=how) == {"moved": 1, "exists": 3}
+    assert (into / "cat" / "a.jpg").read_text() == "a.jpg"
+    assert not (into / "dog" / "a.jpg").exists()
+    told = json.loads((into / MANIFEST).read_text())
+    assert told["format"] == "byname-sorted/1"
+    assert sorted(told["files"]) == placed(into)
+    assert told["files"]["cat/a.jpg"]["source"] == str(tmp_path / "photos" / "a.jpg")
+
+
+def test_another_way_of_placing_moves_too(tmp_path: Path) -> None:
+    into = tmp_path / "s"
+    for label, how in (("a", "link"), ("b", "copy"), ("c", "hardlink"), ("d", "link")):
+        counts = sort_photos(output(tmp_path, [row("x.jpg", label)]), into, how=how)  # type: ignore[arg-type]
+        assert counts == {"placed" if label == "a" else "moved": 1}
+        assert placed(into) == [f"{label}/x.jpg"]
+    assert (tmp_path / "photos" / "x.jpg").read_text() == "x.jpg"
+
+
+def changed_target(into: Path, photos: Path, how: str) -> Path:
+    """What somebody else put in place of the photo that byname placed."""
+    target = into / "cat" / "a.jpg"
+    if how == "link":
+        target.unlink()
+        target.symlink_to(photos / "sub" / "deep" / "b.jpg")
+    elif how == "hardlink":
+        (photos / "a.jpg").unlink()
+        (photos / "a.jpg").write_text("another")  # so the old one is the last of its kind
+    else:
+        target.write_text("edited by hand")
+    return target
+
+
+@pytest.mark.parametrize("how", ["link", "hardlink", "copy"])
+def test_what_was_changed_since_is_left_alone(tmp_path: Path, how: byname.sorter.How) -> None:
+    into = tmp_path / "s"
+    sort_photos(output(tmp_path, ROWS), into, how=how)
+    rows = output(tmp_path, [row("a.jpg", "dog")])
+    target = changed_target(into, tmp_path / "photos", how)
+    before = target.read_text()
+    assert sort_photos(rows, into, how=how) == {"placed": 1}
+    assert target.read_text() == before
+    assert (into / "dog" / "a.jpg").is_file()
+
+
+@pytest.mark.parametrize("how", ["link", "hardlink", "copy"])
+def test_a_class_folder_that_leads_to_the_photos(tmp_path: Path, how: byname.sorter.How) -> None:
+    into, photos = tmp_path / "s", tmp_path / "photos"
+    sort_photos(output(tmp_path, [row("a.jpg", "cat")]), into, how=how)
+    (into / "cat" / "a.jpg").unlink()
+    (into / "cat").rmdir()
+    (into / "cat").symlink_to(photos)
+    assert sort_photos(output(tmp_path, [row("a.jpg", "dog")]), into, how=how) == {"placed": 1}
+    assert (photos / "a.jpg").read_text() == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 200_000, '{"format": "byname-sorted/1", "files": [1]}']
+)
+def test_a_damaged_manifest_removes_nothing(tmp_path: Path, text: str) -> None:
+    into = tmp_path / "s"
+    sort_photos(output(tmp_path, ROWS[:1]), into)
+    (into / MANIFEST).write_text(text)
+    assert sort_photos(output(tmp_path, [row("a.jpg", "dog")]), into) == {"placed": 1}
+    assert placed(into) == ["cat/a.jpg", "dog/a.jpg"]
+
+
+def test_a_manifest_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    into, source = tmp_path / "s", tmp_path / "photos" / "a.jpg"
+    rows = output(tmp_path, ROWS[:1])
+    into.mkdir()
+    link = tmp_path / "mine.jpg"
+    link.symlink_to(source)
+    entry = {"source": str(source), "how": "link", "link": str(source)}
+    files = dict.fromkeys(("../mine.jpg", str(link), "cat/../../mine.jpg"), entry)
+    (into / MANIFEST).write_text(json.dumps({"format": "byname-sorted/1", "files": files}))
+    assert sort_photos(rows, into) == {"placed": 1}
+    assert link.is_symlink()
+
+
+def test_what_was_placed_before_an_error_is_known_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into, rows = tmp_path / "s", output(tmp_path, ROWS)
+    real = byname.sorter._place
+
+    def stop(ref: ImageRef, target: Path, how: byname.sorter.How) -> None:
+        if target.name == "c.jpg":
+            raise KeyboardInterrupt
+        real(ref, target, how)
+
+    with monkeypatch.context() as context:
+        context.setattr(byname.sorter, "_place", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sort_photos(rows, into)
+    assert placed(into) == ["cat/a.jpg", "dog/sub/deep/b.jpg"]
+    assert sort_photos(output(tmp_path, [row("a.jpg", "dog")]), into) == {"moved": 1}
+    assert placed(into) == ["dog/a.jpg", "dog/sub/deep/b.jpg"]
+
+
+def test_one_photo_under_two_keys_is_placed_twice(tmp_path: Path) -> None:
+    put(tmp_path, "photos/a.jpg")
+    (tmp_path / "l.txt").write_text(f"photos/a.jpg\n{tmp_path}/photos/a.jpg\n")
+    rows = classified(open_source(tmp_path / "l.txt"), tmp_path)
+    for wanted in ({"placed": 2}, {"exists": 2}):
+        assert sort_photos(rows, tmp_path / "s") == wanted
+        assert placed(tmp_path / "s") == ["cat/a.jpg", "cat/photos/a.jpg"]

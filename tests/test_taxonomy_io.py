@@ -192,6 +192,7 @@ def test_table_of_parents(put: Put) -> None:
     )
     assert read_taxonomy(put("a.csv", text)) == expected
     assert read_taxonomy(put("a.tsv", "id\tname\tparent\nk\tK, x\t\n")).nodes[1].name == "K, x"
+    assert read_taxonomy(put("t.csv", "\tname\tparent\n1\tK, x\t\n")).nodes[1].name == "K, x"
     semicolons = put("b.csv", 'class_id;name;parent;aliases\n1;"a\nb";;"x;y"\n\n2;c;1;\n3;d;1;\n')
     t = read_taxonomy(semicolons)
     assert (t.root.id, t.root.name, t.root.aliases) == ("1", "a b", ("x", "y"))

@@ -105,12 +105,13 @@ class Backoff(Member):
     be the root, with an empty path: then nothing is known. Rank 1 is the answer with its own
     probability; after a group follow the likeliest classes, with theirs. ``margin`` is p1 - p2.
 
-    Calibration without labels: T is chosen so that the mean of the largest class probability
-    equals the rate at which two prompts by themselves agree on the class. That this rate estimates
-    the accuracy holds where prompts err about as independently of each other as of the truth
-    (Jiang et al., "Assessing Generalization of SGD via Disagreement", ICLR 2022, for networks).
-    Two halves of the prompts agree far more often than they are right, so single ones are
-    compared; see docs/recipes/backoff.md for figures. T stays 1 without images, where no class has
+    Calibration without labels can only soften. T is chosen so that the mean of the largest class
+    probability equals the rate at which two prompts by themselves agree on the class, and is
+    max(1, T): that rate estimates the accuracy where prompts err about as independently of each
+    other as of the truth (Jiang et al., "Assessing Generalization of SGD via Disagreement", ICLR
+    2022, for networks). Prompts that disagree show that the probabilities are too sure; prompts
+    that agree prove nothing, since all compare with the same image vector, and may be wrong
+    together. See docs/recipes/backoff.md for figures. T stays 1 without images, where no class has
     two texts, and on another level than that of the classes. After a refine member, which is
     usually more accurate than single prompts, the answers are more cautious than they need be.
 
@@ -127,7 +128,7 @@ class Backoff(Member):
         Probability that an answer must have. 0.9 is fixed beforehand: one answer in ten may be
         wrong, as far as the probabilities are right.
     calibrate : {"agreement", "off"}
-        Whether T is learned from the unlabeled images, or is 1.
+        Whether T, 1 or more, is learned from the unlabeled images, or is 1.
 
     Attributes
     ----------
@@ -168,8 +169,17 @@ class Backoff(Member):
         self.agreement_ = prompt_agreement(ops.take_rows(batch.X, rows), texts)
         if np.isfinite(self.agreement_):
             S = ops.to_numpy(ops.take_rows(ops.as_float(state.S), rows))
-            self.temperature_ = temperature_for(S, self.agreement_)
+            # Prompts may agree for a shared reason, so agreement is no ground to be surer.
+            self.temperature_ = max(1.0, temperature_for(S, self.agreement_))
         return self
+
+    def report(self) -> dict[str, Any]:
+        """The temperature, and the agreement that it comes from; None where it is not known."""
+        known = np.isfinite(self.agreement_)
+        return {
+            "temperature": self.temperature_,
+            "agreement": self.agreement_ if known else None,
+        }
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Answer:
         """Answer with ``decision`` "accept" or "backoff"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -47,8 +48,12 @@ class Crm(Member):
     ``margin`` is p1 - p2 of the two most probable classes, as everywhere.
 
     Shapes: S (N, K) to an Answer with min(k, K) columns; O(N K^2). In float64: in half precision,
-    as published code computes it, small probabilities are rounded away. The cost is as good as the
-    calibration of the encoder: with p close to 0 or 1 nothing changes.
+    as published code computes it, small probabilities are rounded away.
+
+    It needs groups whose probability mass is calibrated: it moves answers towards groups that hold
+    more of the probability, many unlikely classes included, and where that mass says little about
+    the truth, mistakes become worse and not milder (docs/recipes/crm.md has a case). With p close
+    to 0 or 1 nothing changes.
 
     Source: Karthik et al., "No Cost Likelihood Manipulation at Test Time for Making Better
     Mistakes in Deep Networks", ICLR 2021; used by Liang & Davis, arXiv 2503.02248.
@@ -129,7 +134,11 @@ def _least(risk: NDArray[np.float64], S: NDArray[np.float64], ranks: int) -> NDA
 
 def _checked(costs: Any) -> NDArray[np.float64]:
     """A copy of the user's costs, or an error that says where they do not fit."""
-    C = np.array(ops.to_numpy(costs), np.float64)
+    try:
+        C = np.array(ops.to_numpy(costs), np.float64)
+    except (TypeError, ValueError):
+        seen = f"they are {reprlib.repr(costs)}, not numbers in rows of one length"
+        raise RecipeError(_ASKED, seen, "Give a square matrix (K, K).") from None
     if C.ndim != 2 or C.shape[0] != C.shape[1]:
         raise RecipeError(_ASKED, f"their shape is {C.shape}", "Give a square matrix (K, K).")
     for wrong, seen, do in (

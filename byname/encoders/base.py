@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from byname.errors import EncoderError
 from byname.images.preprocess import Preprocess
 
 __all__ = ["Encoder", "EncoderInfo"]
+
+MAX_CONTEXT = 2**20
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,18 @@ class EncoderInfo:
     weights_sha256 : str
         Hash over the weight and tokenizer files: two encoders with the same hash and the same
         preprocessing give the same vectors, whatever they are called.
+
+    Raises
+    ------
+    EncoderError
+        For numbers that would make every answer nonsense, such as a scale of 0 or NaN.
+
+    Examples
+    --------
+    >>> EncoderInfo("mine", 512, None, logit_scale=0.0)
+    Traceback (most recent call last):
+    byname.errors.EncoderError: cannot use the encoder 'mine': its logit_scale is 0.0. It is a \
+finite number above 0.
     """
 
     id: str
@@ -53,6 +70,27 @@ class EncoderInfo:
     source: str = "unknown"
     weights_sha256: str = ""
 
+    def __post_init__(self) -> None:
+        scale, context = self.logit_scale, self.context_length
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("dim", _whole(self.dim, 1), "a whole number, 1 or more"),
+            ("logit_scale", _finite(scale) and scale > 0, "a finite number above 0"),
+            ("logit_bias", _finite(self.logit_bias), "a finite number"),
+            ("activation", self.activation in ("softmax", "sigmoid"), "softmax or sigmoid"),
+            (
+                "context_length",
+                context is None or _whole(context, 2, MAX_CONTEXT),
+                f"None or a whole number from 2 to {MAX_CONTEXT:,}",
+            ),
+        )
+        for name, good, wanted in checks:
+            if not good:
+                raise EncoderError(
+                    f"use the encoder '{self.id}'",
+                    f"its {name} is {getattr(self, name)!r}",
+                    f"It is {wanted}.",
+                )
+
     def image_fingerprint(self) -> str:
         """Key of cached image vectors: weights and preprocessing, not the name."""
         return self._digest({"preprocess": asdict(self.preprocess) if self.preprocess else None})
@@ -64,6 +102,14 @@ class EncoderInfo:
     def _digest(self, extra: dict[str, object]) -> str:
         fields = {"weights": self.weights_sha256 or self.id, "dim": self.dim, **extra}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _whole(value: Any, least: int, most: float = math.inf) -> bool:
+    return isinstance(value, Integral) and least <= int(value) <= most
 
 
 class Encoder(ABC):

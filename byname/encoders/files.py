@@ -1,26 +1,14 @@
-"""Reading files that are named by their hash, hashing folders, writing by atomic rename."""
+"""Reading files that are named by their hash, and hashing folders."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import platformdirs
-
 from byname.errors import UnsafeFileError
 
-__all__ = ["cache_root", "read_checked", "sha256_of", "write_atomic"]
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    """The folder that encoders may cache in: the argument, ``BYNAME_CACHE``, or the user's own."""
-    if cache_dir is not None:
-        return Path(cache_dir)
-    return Path(os.environ.get("BYNAME_CACHE") or platformdirs.user_cache_dir("byname"))
+__all__ = ["read_checked", "sha256_of"]
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
@@ -51,20 +39,3 @@ def sha256_of(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> bool:
-    """Write by rename, so that no reader sees half a file; False where the place is read-only."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(data)
-        try:
-            Path(file.name).replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                Path(file.name).unlink()
-            raise
-    except OSError:
-        return False
-    return True

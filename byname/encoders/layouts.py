@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
+from byname.encoders.base import EncoderInfo
 from byname.errors import EncoderError
+from byname.files import read_json
 from byname.images.preprocess import Preprocess
 
 __all__ = ["Layout", "is_complete", "read_layout"]
@@ -75,6 +76,21 @@ class Layout:
         ]
         return [*towers, self.tokenizer, *self.described_by]
 
+    def info(self, dim: int, context: int, weights_sha256: str = "") -> EncoderInfo:
+        """The card of the encoder."""
+        return EncoderInfo(
+            id=self.id,
+            dim=dim,
+            preprocess=self.preprocess,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+            activation=self.activation,
+            context_length=context,
+            licence=self.licence,
+            source=self.source,
+            weights_sha256=weights_sha256,
+        )
+
 
 def is_complete(folder: Path) -> bool:
     """Whether a folder has all files of one layout."""
@@ -107,8 +123,10 @@ def read_layout(folder: Path) -> Layout:
         "open_clip": _read_open_clip,
     }
     try:
-        return readers[kind](folder)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        layout = readers[kind](folder)
+        _check_numbers(layout)
+        return layout
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, EncoderError):
             raise
         raise EncoderError(
@@ -116,6 +134,15 @@ def read_layout(folder: Path) -> Layout:
             f"a description in it does not fit ({type(error).__name__}: {error})",
             f"Compare its JSON files with the {kind} layout in docs/formats.md.",
         ) from None
+
+
+def _check_numbers(layout: Layout) -> None:
+    """Refuse numbers that fit no encoder here, where the file that gives them is known."""
+    try:
+        layout.info(dim=1, context=layout.context)
+    except EncoderError as error:
+        described = layout.described_by[0]
+        raise EncoderError(f"use '{described}'", error.seen, error.do) from None
 
 
 def _missing(folder: Path, kind: str) -> list[str]:
@@ -153,10 +180,7 @@ def _raise_missing(folder: Path, kind: str, missing: list[str]) -> NoReturn:
 
 def _read_byname(folder: Path) -> Layout:
     described = folder / "preprocess.json"
-    card = _json(described)
-    activation = str(card.get("activation", "softmax"))
-    if activation not in ("softmax", "sigmoid"):
-        raise ValueError(f"activation {activation!r} is neither softmax nor sigmoid")
+    card = _json(described, "size", "mean", "std")
     size = int(card["size"])
     return Layout(
         kind="byname",
@@ -174,7 +198,7 @@ def _read_byname(folder: Path) -> Layout:
         licence=str(card.get("licence") or _licence(folder)),
         source=str(card.get("source") or folder),
         causal=None if card.get("causal") is None else bool(card["causal"]),
-        activation=cast(Literal["softmax", "sigmoid"], activation),
+        activation=card.get("activation", "softmax"),
         logit_scale=float(card.get("logit_scale", 100.0)),
         logit_bias=float(card.get("logit_bias", 0.0)),
     )
@@ -182,7 +206,7 @@ def _read_byname(folder: Path) -> Layout:
 
 def _read_transformers(folder: Path) -> Layout:
     config_path, pre_path = folder / "config.json", folder / "preprocessor_config.json"
-    config, card = _json(config_path), _json(pre_path)
+    config = _json(config_path)
     text = config.get("text_config") or {}
     tokenizer_config = folder / "tokenizer_config.json"
     siglip = str(config.get("model_type", "")).startswith("siglip")
@@ -194,7 +218,7 @@ def _read_transformers(folder: Path) -> Layout:
         textual=textual,
         tokenizer=folder / "tokenizer.json",
         described_by=tuple(p for p in (config_path, pre_path, tokenizer_config) if p.is_file()),
-        preprocess=_transformers_preprocess(card),
+        preprocess=_transformers_preprocess(pre_path),
         # both families leave the number out of config.json where it is their default
         context=int(text.get("max_position_embeddings", 64 if siglip else 77)),
         pad=_pad_token(tokenizer_config) or int(text.get("pad_token_id", 1)),
@@ -209,7 +233,7 @@ def _read_transformers(folder: Path) -> Layout:
 
 def _read_open_clip(folder: Path) -> Layout:
     config_path, pre_path = folder / "config.json", folder / "visual/preprocess_cfg.json"
-    config, card = _json(config_path), _json(pre_path)
+    config, card = _json(config_path), _json(pre_path, "size", "mean", "std")
     config = config.get("model_cfg") or config
     text = config.get("text_cfg") or {}
     size = _square(card["size"])
@@ -247,7 +271,8 @@ def _towers(folder: Path) -> tuple[Path, Path]:
     return cast(Path, visual), cast(Path, textual)
 
 
-def _transformers_preprocess(card: Mapping[str, Any]) -> Preprocess:
+def _transformers_preprocess(path: Path) -> Preprocess:
+    card = _json(path, "size")
     size, crop = card["size"], card.get("crop_size")
     cropped = bool(card.get("do_center_crop", crop is not None))
     if not card.get("do_resize", True):
@@ -267,6 +292,7 @@ def _transformers_preprocess(card: Mapping[str, Any]) -> Preprocess:
         raise ValueError(f"resample {number} is not supported")
     values = dict(card, interpolation=PIL_FILTERS[number], crop_rounding="floor")
     if card.get("do_normalize", True):
+        card = _json(path, "image_mean", "image_std")
         values |= {"mean": card["image_mean"], "std": card["image_std"]}
     else:
         values |= {"mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -304,15 +330,15 @@ def _pad_token(tokenizer_config: Path) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise EncoderError(
-            f"read '{path}'", f"it is not JSON ({error})", "Get the file again from its source."
-        ) from None
+def _json(path: Path, *required: str) -> dict[str, Any]:
+    asked = f"read '{path}'"
+    value = read_json(path, EncoderError, asked, "Get the file again from its source.")
     if not isinstance(value, dict):
-        raise EncoderError(f"read '{path}'", "it is not a JSON object", "Get the file again.")
+        raise EncoderError(asked, "it is not a JSON object", "Get the file again.")
+    if lacking := [name for name in required if name not in value]:
+        raise EncoderError(
+            asked, f"it lacks {' and '.join(lacking)}", "Add what the model was trained with."
+        )
     return value
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,14 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from byname.cache import cache_root
 from byname.encoders.arrays import as_pixels, as_texts, unit_rows
 from byname.encoders.base import Encoder, EncoderInfo
 from byname.encoders.efficientnet import GRAPH_VERSION, LITE2, build_graph
-from byname.encoders.files import cache_root, read_checked, write_atomic
+from byname.encoders.files import read_checked
 from byname.encoders.legacy_pth import read_legacy_pth
 from byname.encoders.sessions import open_session
 from byname.encoders.tokens import TextTokenizer, groups_of_equal_length
 from byname.errors import EncoderError, EncoderUnavailableError
+from byname.files import atomic_path
 from byname.images.preprocess import Preprocess
 
 __all__ = ["MiniEncoder", "mini_available"]
@@ -141,7 +144,7 @@ class MiniEncoder(Encoder):
         listed = names.read_text(encoding="utf-8")
         self._tokens = TextTokenizer(TOKENIZER.read().decode("utf-8"), CONTEXT, name=TOKENIZER.path)
         self._text = open_session(TEXTUAL.read(), "MiniLM of mini", threads=threads, device=device)
-        self._image = _visual_session(cache_root(cache_dir), threads, device)
+        self._image = _visual_session(Path(cache_dir or cache_root()), threads, device)
         self._classes = self._sentence_vectors(listed.splitlines())
         self.info = EncoderInfo(
             id="mini",
@@ -208,7 +211,10 @@ def _visual_session(root: Path, threads: int | None, device: str) -> Any:
             pass  # damaged: build it anew
     weights = read_legacy_pth(VISUAL.read(), VISUAL.path)
     model = build_graph(weights)
-    write_atomic(path, model)
+    with suppress(OSError):  # where nothing can be kept, it is built each time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(model)
     return open_session(model, name, threads=threads, device=device)
 
 

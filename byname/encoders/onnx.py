@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.encoders.arrays import as_pixels, as_texts, unit_rows
-from byname.encoders.base import Encoder, EncoderInfo
+from byname.encoders.base import Encoder
 from byname.encoders.files import sha256_of
 from byname.encoders.layouts import read_layout
 from byname.encoders.towers import ImageTower, TextTower
@@ -64,17 +64,8 @@ class OnnxEncoder(Encoder):
                 "The two towers come from different models, or one lacks its projection: "
                 "export both from the same model.",
             )
-        self.info = EncoderInfo(
-            id=layout.id,
-            dim=self._images.dim,
-            preprocess=layout.preprocess,
-            logit_scale=layout.logit_scale,
-            logit_bias=layout.logit_bias,
-            activation=layout.activation,
-            context_length=self._texts.context,
-            licence=layout.licence,
-            source=layout.source,
-            weights_sha256=sha256_of(layout.content_files()),
+        self.info = layout.info(
+            self._images.dim, self._texts.context, sha256_of(layout.content_files())
         )
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from byname.encoders.arrays import as_texts
 from byname.encoders.base import Encoder, EncoderInfo
 from byname.errors import EncoderError, UnsafeFileError
+from byname.files import read_json, read_text
 
 __all__ = ["PrecomputedEncoder"]
 
@@ -265,8 +266,12 @@ def _read_table(path: Path) -> tuple[list[str], NDArray[Any]]:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # Mapped, since a header may claim more than there is memory: a map compares it with the
+        # size of the file.
+        with np.errstate(over="ignore"):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    # numpy evaluates the header as a literal, and a damaged one fails in a dozen ways
+    except Exception as error:  # noqa: BLE001
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise UnsafeFileError(
                 f"read '{path}'",
@@ -284,13 +289,11 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_names(path: Path) -> list[str]:
-    try:
-        content = path.read_text(encoding="utf-8")
-        names = json.loads(content) if path.suffix == ".json" else content.splitlines()
-    except ValueError as error:
-        raise EncoderError(
-            f"read '{path}'", f"it is damaged or not UTF-8 ({error})", "Save it again as UTF-8."
-        ) from None
+    asked, do = f"read '{path}'", "Save it again as UTF-8."
+    if path.suffix == ".json":
+        names = read_json(path, EncoderError, asked, do)
+    else:
+        names = read_text(path, EncoderError, asked, do).splitlines()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise EncoderError(f"read '{path}'", "it is not a list of texts", HINT)
     return names
@@ -316,15 +319,18 @@ def _card(folder: Path) -> dict[str, Any]:
     path = folder / "encoder.json"
     if not path.is_file():
         return {}
+    asked = f"read '{path}'"
+    do = "Expected a JSON object with id, logit_scale, logit_bias, licence, source."
+    card = read_json(path, EncoderError, asked, do)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(card, dict):
             raise TypeError(f"a {type(card).__name__}")
-        known = {"id": str, "logit_scale": float, "logit_bias": float, "licence": str}
-        return {k: kind(card[k]) for k, kind in (known | {"source": str}).items() if k in card}
-    except (ValueError, TypeError) as error:
-        raise EncoderError(
-            f"read '{path}'",
-            f"it does not fit ({error})",
-            "Expected a JSON object with id, logit_scale, logit_bias, licence, source.",
-        ) from None
+        found: dict[str, Any] = {k: str(card[k]) for k in ("id", "licence", "source") if k in card}
+        found |= {k: float(card[k]) for k in ("logit_scale", "logit_bias") if k in card}
+        # Unfit numbers are refused here, where the file is known.
+        EncoderInfo("", 1, None, found.get("logit_scale", 1.0), found.get("logit_bias", 0.0))
+    except EncoderError as error:
+        raise EncoderError(asked, error.seen, error.do) from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise EncoderError(asked, f"it does not fit ({error})", do) from None
+    return found

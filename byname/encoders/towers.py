@@ -13,6 +13,7 @@ from byname.encoders.layouts import Layout
 from byname.encoders.sessions import open_session
 from byname.encoders.tokens import TextTokenizer, groups_of_equal_length
 from byname.errors import EncoderError
+from byname.files import read_text
 
 __all__ = ["ImageTower", "TextTower"]
 
@@ -149,7 +150,12 @@ class TextTower(_Tower):
         self.context = length or layout.context
         self.mask_padding = layout.mask_padding
         self.tokens = TextTokenizer(
-            layout.tokenizer.read_text(encoding="utf-8"),
+            read_text(
+                layout.tokenizer,
+                EncoderError,
+                f"read '{layout.tokenizer}'",
+                "Get the file again from the model's source.",
+            ),
             min(self.context, layout.context),
             layout.canonical,
             str(layout.tokenizer),

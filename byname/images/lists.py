@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from byname.errors import SourceError
+from byname.files import guess_delimiter
 
 __all__ = ["COLUMNS", "LIST_EXTENSIONS", "read_list"]
 
@@ -44,7 +45,8 @@ def read_list(path: str, column: str | None = None) -> list[str]:
             )
         entries = [line.strip() for line in _text(path, asked).split("\n")]
     else:
-        entries = _csv(_text(path, asked), "\t" if kind == ".tsv" else ",", column, asked)
+        text = _text(path, asked)
+        entries = _csv(text, guess_delimiter(text, kind), column, asked)
     entries = [entry for entry in entries if entry]
     if not entries:
         raise SourceError(asked, "it holds no path", "Write one image path a line.")

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass
 
 from byname.errors import ImageError
 
-__all__ = ["IMAGE_EXTENSIONS", "MAX_FILE_BYTES", "ImageRef", "kind_of", "make_ref", "unicode_name"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MAX_FILE_BYTES",
+    "ImageRef",
+    "key_of",
+    "kind_of",
+    "make_ref",
+    "name_of",
+    "unicode_name",
+]
 
 IMAGE_EXTENSIONS = frozenset(
     {
@@ -25,6 +35,9 @@ MAX_FILE_BYTES = 512 * 2**20
 """Largest file that is read into memory as one image."""
 
 _ASKED = "read the image"
+# Behind a backslash: a byte that is not UTF-8, a backslash, a lone surrogate.
+_LOOKS = "x(5c|[89a-f][0-9a-f])|u(d[89a-f][0-9a-f]{2})"
+_ESCAPED, _TO_ESCAPE = re.compile(rf"\\(?:{_LOOKS})"), re.compile(rf"\\(?={_LOOKS})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,7 @@ class ImageRef:
     ----------
     key : str
         ``file_name`` of the output: relative to the source, POSIX separators, valid Unicode (bytes
-        that are not UTF-8 as ``\\xff``).
+        that are not UTF-8 as ``\\xff``; see :func:`key_of`).
     path : str
         File to open (its undecodable bytes as surrogate escapes), or the tar that holds it.
     offset, length : int
@@ -99,12 +112,45 @@ def make_ref(key: str, path: str, entry: os.DirEntry[str] | None = None) -> Imag
     try:
         here = entry.stat() if entry is not None else os.stat(path)
     except (OSError, ValueError):
-        return ImageRef(unicode_name(key), path)
-    return ImageRef(unicode_name(key), path, size=here.st_size, mtime_ns=here.st_mtime_ns)
+        return ImageRef(key_of(key), path)
+    return ImageRef(key_of(key), path, size=here.st_size, mtime_ns=here.st_mtime_ns)
+
+
+def key_of(name: str) -> str:
+    """A key for a name, such that two names never share one: :func:`unicode_name`, undoable.
+
+    A backslash that looks like the begin of an escape is escaped itself, so that a file that is
+    called ``caf\\xe9.jpg`` letter by letter is told from one with the byte 0xE9 in its name.
+
+    Examples
+    --------
+    >>> print(key_of("caf" + chr(0xDCE9)), key_of("caf" + chr(92) + "xe9"))
+    caf\\xe9 caf\\x5cxe9
+    """
+    if os.sep != "/":
+        name = name.replace(os.sep, "/")
+    return unicode_name(_TO_ESCAPE.sub(r"\\x5c", name))
+
+
+def name_of(key: str) -> str:
+    """The name that :func:`key_of` made a key of, with POSIX separators.
+
+    Examples
+    --------
+    >>> name_of(key_of("caf" + chr(0xDCE9))) == "caf" + chr(0xDCE9)
+    True
+    """
+
+    def unescape(found: re.Match[str]) -> str:
+        if found[1] == "5c":
+            return "\\"
+        return chr(0xDC00 + int(found[1], 16)) if found[1] else chr(int(found[2], 16))
+
+    return _ESCAPED.sub(unescape, key)
 
 
 def unicode_name(name: str) -> str:
-    """The name as valid Unicode with POSIX separators.
+    """The name as valid Unicode with POSIX separators, for people.
 
     Examples
     --------

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import attrgetter
 
 from byname.errors import SourceError
 from byname.images.lists import LIST_EXTENSIONS, read_list
@@ -26,8 +27,10 @@ from byname.images.refs import (
     IMAGE_EXTENSIONS,
     MAX_FILE_BYTES,
     ImageRef,
+    key_of,
     kind_of,
     make_ref,
+    name_of,
     unicode_name,
 )
 from byname.images.tars import COMPRESSED_TARS, index_tar
@@ -263,6 +266,8 @@ def _from_entries(entries: Iterable[str], folder: str, root: str) -> Source:
 def _find(entry: str, folder: str) -> tuple[str, str] | None:
     """The entry with the separators that lead to a file, and that file."""
     spellings = [entry]
+    if (name := name_of(entry)) != entry:
+        spellings.append(name)  # a list of keys, out of byname's own rows
     if "\\" in entry and os.sep == "/":
         spellings.append(entry.replace("\\", "/"))  # a list written on Windows
     for spelling in spellings:
@@ -303,7 +308,7 @@ def _from_tars(
         for member, offset, length in members:
             member = re.sub(r"^(\./+)+", "", member)
             if extension(member) in IMAGE_EXTENSIONS and not any(map(hidden, member.split("/"))):
-                key = unicode_name(prefix + member)
+                key = key_of(prefix + member)
                 refs.append(ImageRef(key, path, offset, length, here.st_size, here.st_mtime_ns))
             else:
                 others += 1
@@ -316,10 +321,14 @@ def _from_tars(
 
 
 def _finish(refs: Iterable[ImageRef], root: str, kind: str, notes: Iterable[str] = ()) -> Source:
-    """Sort by key and drop repetitions: a key is one row of the output."""
+    """Sort by key and drop repetitions: a key is one row of the output.
+
+    Two names never share a key. A name that occurs twice in a tar stands for its first file.
+    """
     unique: dict[str, ImageRef] = {}
     repeated = []
-    for ref in refs:
+    # By place, too, so that it never depends on the order of a listing which one stays.
+    for ref in sorted(refs, key=attrgetter("key", "path", "offset")):
         if unique.setdefault(ref.key, ref) is not ref:
             repeated.append(ref.key)
     warnings = [unicode_name(note) for note in notes]
@@ -328,10 +337,9 @@ def _finish(refs: Iterable[ImageRef], root: str, kind: str, notes: Iterable[str]
             f"{len(repeated):,} entries repeat the name of an earlier one and were left out "
             f"(first: '{min(repeated)}')"
         )
-    ordered = tuple(unique[key] for key in sorted(unique))
     if os.path.lexists(root):
         root = os.path.abspath(root)
-    return Source(ordered, unicode_name(root), kind, tuple(warnings))
+    return Source(tuple(unique.values()), unicode_name(root), kind, tuple(warnings))
 
 
 def _with_tars(walk: Walk) -> list[str]:

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byname.cache import atomic_path
 from byname.embeddings import vector_array
+from byname.files import atomic_path, parse_json
 
 __all__ = [
     "HASH_BYTES",
@@ -126,7 +126,7 @@ def read_part(
 def _read_mark(path: Path) -> str | None:
     """The checksum that a mark of completion tells; None without a mark, "" for a bad one."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = parse_json(path.read_bytes())
         return str(told["sha256"]) if told["format"] == PART_FORMAT else ""
     except FileNotFoundError:
         return None

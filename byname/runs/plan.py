@@ -8,9 +8,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from byname.cache import atomic_path
 from byname.encoders.base import Encoder
 from byname.errors import EncoderError
+from byname.files import atomic_path
 from byname.images.preprocess import Preprocess
 from byname.images.sources import ImageRef, Source
 

@@ -1,11 +1,11 @@
-"""Vectors of earlier runs, found again by the content of the file."""
+"""Vectors of earlier runs and of this one, found again by the content of the file."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byname.embeddings import vectors_of
+from byname.files import parse_json
 from byname.runs.parts import HASH_BYTES, read_parquet, schema
 from byname.runs.plan import Plan
 
 __all__ = ["ReuseIndex"]
 
 
-class ReuseIndex:
-    """Content hashes of the complete parts of other runs with the same encoder.
+LEARNT_BYTES = 64 * 2**20
 
-    Holds 32 bytes a vector in memory, and the vectors of the few parts last asked for.
+
+class ReuseIndex:
+    """Content hashes of the complete parts of other runs with the same encoder, and of this run.
+
+    Holds 32 bytes a vector of other runs in memory, the vectors of the few parts last asked for,
+    and the ``learn_most`` newest vectors of this run: by default, 100,000 or 64 MiB of them.
     """
 
-    def __init__(self, plan: Plan, *, keep: int = 4) -> None:
+    def __init__(self, plan: Plan, *, keep: int = 4, learn_most: int | None = None) -> None:
+        self._learnt: dict[bytes, NDArray[np.float16]] = {}
+        fitting = LEARNT_BYTES // (2 * plan.settings.dim + 256)  # 256: what Python adds to each
+        self._learn_most = min(100_000, fitting) if learn_most is None else learn_most
         self._parts = [p for folder in _like(plan) for p in sorted(folder.glob("part-*.parquet"))]
         found = [_contents(path) for path in self._parts]
         hashes = np.concatenate([np.zeros((0, 2), np.uint64), *(h for _, h in found)])
@@ -42,8 +50,29 @@ class ReuseIndex:
     def __len__(self) -> int:
         return len(self._heads)
 
+    def learn(self, content: bytes, vector: NDArray[np.float16]) -> None:
+        """Keep the (D,) vector of a file of this run, in the order of the run."""
+        # A copy: a row of an array would keep all of it in memory.
+        if content not in self._learnt:
+            self._learnt[content] = np.array(vector, np.float16)
+
+    def learnt(self, content: bytes) -> NDArray[np.float16] | None:
+        """The vector of a file of this run with this content, or None."""
+        return self._learnt.get(content)
+
+    def trim(self) -> None:
+        """Forget the oldest of what was learnt, beyond the limit.
+
+        Called between shards only: inside one, files are loaded ahead, and what is found must not
+        depend on how far.
+        """
+        for content in list(islice(self._learnt, max(0, len(self._learnt) - self._learn_most))):
+            del self._learnt[content]
+
     def find(self, content: bytes) -> NDArray[np.float16] | None:
         """The (D,) vector of a file with this content, or None."""
+        if (known := self.learnt(content)) is not None:
+            return known
         head, tail = _halves([content])[0]
         at = int(np.searchsorted(self._heads, head))
         while at < len(self._heads) and self._heads[at] == head:
@@ -74,7 +103,7 @@ def _like(plan: Plan) -> list[Path]:
     found = []
     for path in sorted(plan.folder.parent.glob("*/plan.json")):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))["settings"]
+            told = parse_json(path.read_bytes())["settings"]
             same = told["fingerprint"] == plan.settings.fingerprint and told["shared"]
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,8 @@ def process_shard(
 
     What an earlier, killed call finished is kept. Images with an error are tried again, since a
     missing permission or an absent network drive may have been mended. The table's rows are in
-    the order of ``plan.shard(index)``.
+    the order of ``plan.shard(index)``. With ``reuse``, files of one content are encoded once; for
+    that, ``reuse`` is given the shards in order.
     """
     refs, dim = plan.shard(index), plan.settings.dim
     # It may have been deleted since it was planned: the cache is safe to delete at any time.
@@ -64,6 +65,9 @@ def process_shard(
     with FileLock(plan.folder / f"part-{index:05d}.lock"):
         table, complete = read_part(plan.folder, index, dim, [r.key for r in refs])
         rows = _good_rows(table)
+        if reuse is not None:
+            reuse.trim()
+            _learn(reuse, [rows[i] for i in sorted(rows)])
         progress(len(rows), False)
         if table is not None and complete and len(table) == len(rows):
             return table
@@ -73,13 +77,11 @@ def process_shard(
             closing(_batches(plan, refs, rows, batch_size, workers, reuse)) as batches,
         ):
             for batch in batches:
-                fresh = _encode(batch, refs, encoder)
+                fresh, encoded = _encode(batch, refs, encoder, reuse)
                 journal.append(rows_table(fresh, dim))
                 rows.update((row.position, row) for row in fresh)
-                encoded = sum(
-                    x.pixels is not None and row.error is None
-                    for (_, x), row in zip(batch, fresh, strict=True)
-                )
+                if reuse is not None:
+                    _learn(reuse, fresh)
                 progress(encoded, True)
                 progress(len(fresh) - encoded, False)
         ordered = [rows[i] for i in range(len(refs))]
@@ -103,6 +105,12 @@ def _good_rows(table: pa.Table | None) -> dict[int, Row]:
         for i, (position, key, content, error) in enumerate(zip(*columns, strict=True))
         if error is None
     }
+
+
+def _learn(reuse: ReuseIndex, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row.vector is not None:
+            reuse.learn(row.content, row.vector)
 
 
 def _batches(
@@ -153,17 +161,39 @@ def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Lo
 
 
 def _encode(
-    batch: list[tuple[int, Loaded]], refs: Sequence[ImageRef], encoder: Encoder
-) -> list[Row]:
-    vectors = _vectors({i: x.pixels for i, x in batch if x.pixels is not None}, encoder)
+    batch: list[tuple[int, Loaded]],
+    refs: Sequence[ImageRef],
+    encoder: Encoder,
+    reuse: ReuseIndex | None,
+) -> tuple[list[Row], int]:
+    """Rows of a batch, and how many were encoded for them.
+
+    What this run has learnt is asked for here and not only when a file is loaded, so that a batch
+    does not depend on how far loading was ahead.
+    """
+    pixels: dict[int, NDArray[np.uint8]] = {}
+    known: dict[int, NDArray[np.float16] | None] = {}
+    first: dict[bytes, int] = {}
+    for i, loaded in batch:
+        known[i] = loaded.vector
+        if loaded.pixels is None:
+            continue
+        if reuse is not None:
+            known[i] = reuse.learnt(loaded.content)
+            if known[i] is not None or first.setdefault(loaded.content, i) != i:
+                continue
+        pixels[i] = loaded.pixels
+    vectors = _vectors(pixels, encoder)
     rows = []
     for i, loaded in batch:
-        outcome = vectors.get(i, loaded.error if loaded.vector is None else loaded.vector)
+        outcome: NDArray[Any] | str | None = known[i]
+        if outcome is None:
+            outcome = vectors.get(first.get(loaded.content, i), loaded.error)
         if isinstance(outcome, str):
             rows.append(Row(i, refs[i].key, b"", None, outcome))
         else:
             rows.append(Row(i, refs[i].key, loaded.content, outcome.astype(np.float16), None))
-    return rows
+    return rows, sum(not isinstance(vector, str) for vector in vectors.values())
 
 
 def _vectors(

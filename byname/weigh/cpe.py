@@ -176,7 +176,26 @@ class Cpe(Member):
                 self.worst_ = worst_classes(base, counts, self._q)
         plogp = np.where(w > 0, w * np.log(np.where(w > 0, w, 1)), 0)
         self.effective_prompts_ = float(np.exp(-plogp.sum(axis=0)).mean())
+        self._ids = texts.taxonomy.class_ids
         return self
+
+    def report(self) -> dict[str, Any]:
+        """How many templates count, of how many, and the margins of Q before and after, by id.
+
+        A margin is None where no image is predicted as the class. Empty before ``fit``.
+        """
+        if not hasattr(self, "effective_prompts_"):
+            return {}
+        before, after = (
+            [float(v) if np.isfinite(v) else None for v in values[self.worst_]]
+            for values in (self.cmm_, self.cmm_after_)
+        )
+        worst = zip((self._ids[k] for k in self.worst_), before, after, strict=True)
+        return {
+            "effective_prompts": self.effective_prompts_,
+            "prompts": len(self.prompts_),
+            "worst": [{"id": i, "cmm": b, "cmm_after": a} for i, b, a in worst],
+        }
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """W (K, D), unit rows."""

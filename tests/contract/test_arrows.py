@@ -13,7 +13,7 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "ops", "margins"},
+    {"errors", "files", "ops", "margins"},
     {"taxonomy", "taxonomy_nodes", "promptset", "stage", "queries", "cache"}
     | {"metrics", "calibration", "bootstrap"},
     {
@@ -27,7 +27,7 @@ LAYERS: tuple[set[str], ...] = (
     },
     MODELS | STAGES,
     {"runs"},
-    {"recipes", "pipeline", "adapters"},
+    {"recipes", "pipeline", "promptchoice", "adapters"},
     {"rows", "console", "inputs", "estimator", "answers"},
     {"classifier", "diagnose", "programs", "demo"},
     {"labels", "scoring", "evaluate", "report"},
@@ -46,6 +46,7 @@ LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 FOR_STAGES = {"errors", "ops", "margins", "taxonomy", "promptset", "stage", "queries"}
 NOT_FOR = {
     "ops": set(LAYER) - {"errors", "ops"},
+    "files": set(LAYER) - {"errors", "files"},
     "encoders": STAGES | {"llm"},
     "images": STAGES | {"llm", "encoders"},
     "llm": STAGES | {"images", "encoders"},

@@ -145,6 +145,12 @@ def test_costs_that_do_not_fit(costs: Any, seen: str) -> None:
     assert str(error.value) == f"cannot weigh mistakes by these costs: {seen}"
 
 
+@pytest.mark.parametrize("costs", ["x", [[0, 1], [1]], [[0, "a"], ["b", 0]], object()])
+def test_costs_that_are_no_numbers(costs: Any) -> None:
+    with pytest.raises(RecipeError, match=r"not numbers in rows of one length\. Give a square"):
+        Crm(costs=costs)
+
+
 def test_costs_of_other_classes() -> None:
     with pytest.raises(RecipeError, match=r"they are for 2 classes and there are 4\. Give a row"):
         decide(Crm(costs=[[0, 1], [1, 0]]), np.zeros((1, 4)))

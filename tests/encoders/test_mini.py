@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import os
+import stat
 import sys
 from importlib import resources
 from importlib.util import find_spec
@@ -194,8 +196,13 @@ def test_graph_is_built_once_and_a_damaged_cache_is_replaced(
         patch.setattr(mini, "build_graph", lambda weights: pytest.fail("built again"))
         mini._visual_session(cache, None, "cpu")
     path.write_bytes(good[:1000])
-    session = mini._visual_session(cache, None, "cpu")
+    old = os.umask(0o022)
+    try:
+        session = mini._visual_session(cache, None, "cpu")
+    finally:
+        os.umask(old)
     assert path.read_bytes() == good
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # other users of a shared cache may read it
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert session.get_inputs()[0].shape[1:] == [260, 260, 3]
 

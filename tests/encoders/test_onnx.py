@@ -254,7 +254,14 @@ def test_wrong_pixels_and_texts(tmp_path: Path) -> None:
         ({"interpolation": "magic"}, "interpolation is 'magic'"),
         ({"resize_mode": "longest"}, "mode is 'longest'"),
         ({"std": [1, 1, 0]}, "std is"),
-        ({"activation": "tanh"}, "activation 'tanh' is neither"),
+        ({"activation": "tanh"}, r"preprocess\.json': its activation is 'tanh'. It is softmax or"),
+        ({"logit_scale": "NaN"}, r"preprocess\.json': its logit_scale is nan. It is a finite num"),
+        ({"logit_scale": 0}, "its logit_scale is 0.0. It is a finite number above 0"),
+        ({"logit_scale": -1}, "its logit_scale is -1.0"),
+        ({"logit_bias": "inf"}, "its logit_bias is inf. It is a finite number"),
+        ({"context_length": 0}, "its context_length is 0. It is None or a whole number from 2"),
+        ({"context_length": 10**12}, "its context_length is 1000000000000"),
+        ({"context_length": 1e999}, "a description in it does not fit"),
         ({"size": 16, "resize": 16}, "its description says 16 x 16"),
     ],
 )
@@ -264,13 +271,40 @@ def test_bad_descriptions(tmp_path: Path, changes: dict[str, Any], seen: str) ->
         OnnxEncoder(folder)
 
 
+def test_missing_fields_are_named(tmp_path: Path) -> None:
+    folder = tiny.byname_folder(tmp_path)
+    (folder / "preprocess.json").write_text('{"size": 32}')
+    with pytest.raises(EncoderError) as caught:
+        OnnxEncoder(folder)
+    assert str(caught.value) == (
+        f"cannot read '{folder / 'preprocess.json'}': it lacks mean and std. "
+        "Add what the model was trained with."
+    )
+    other = tiny.transformers_folder(tmp_path / "b")
+    (other / "preprocessor_config.json").write_text('{"size": {"height": 8, "width": 8}}')
+    with pytest.raises(EncoderError, match="it lacks image_mean and image_std"):
+        OnnxEncoder(other)
+
+
 def test_damaged_json_and_tokenizer(tmp_path: Path) -> None:
     folder = tiny.byname_folder(tmp_path)
+    (folder / "tokenizer.json").write_bytes(b'{"a": "caf\xe9"}')
+    with pytest.raises(
+        EncoderError, match=r"tokenizer\.json': byte 0xe9 at offset 10 is not UTF-8"
+    ):
+        OnnxEncoder(folder)
+    for deep in ("[" * 200_000, '{"version": ' + "[" * 200_000):
+        (folder / "tokenizer.json").write_text(deep)
+        with pytest.raises(EncoderError, match=r"tokenizer\.json': it is not a tokenizer"):
+            OnnxEncoder(folder)
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(EncoderError, match=r"tokenizer\.json': it is not a tokenizer"):
         OnnxEncoder(folder)
     (folder / "preprocess.json").write_text("{")
     with pytest.raises(EncoderError, match=r"preprocess\.json': it is not JSON"):
+        OnnxEncoder(folder)
+    (folder / "preprocess.json").write_text("[" * 200_000)
+    with pytest.raises(EncoderError, match=r"json': it is not JSON \(it is nested too deeply\)"):
         OnnxEncoder(folder)
 
 

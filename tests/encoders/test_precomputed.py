@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -154,15 +155,32 @@ def test_hostile_npy_is_refused_and_never_runs(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
+def npy_head(shape: tuple[int, int]) -> bytes:
+    """The header of an array of that shape, and nothing of the array."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return head.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "seen"),
     [
         ("texts.npy", b"", r"texts\.npy': it is not an \.npy array"),
         ("texts.npy", b"\x93NUMPY\x01\x00", r"texts\.npy': it is not an \.npy array"),
-        ("texts.txt", b"caf\xe9\n", r"texts\.txt': it is damaged or not UTF-8"),
+        ("texts.npy", npy_head((100_000_000_000, 1000)), r"texts\.npy': it is not an \.npy array"),
+        ("texts.npy", npy_head((2**62, 2**62)), r"texts\.npy': it is not an \.npy array"),
+        ("texts.npy", npy_head((-1, 2)), r"texts\.npy': it is not an \.npy array"),
+        ("texts.txt", b"caf\xe9\n", r"texts\.txt': byte 0xe9 at offset 3 is not UTF-8\. Save it"),
         ("images.parquet", b"PAR1", r"images\.parquet': it is not a table of vectors"),
         ("encoder.json", b'{"logit_scale": "x"}', r"encoder\.json': it does not fit"),
-        ("encoder.json", b"{", r"encoder\.json': it does not fit"),
+        ("encoder.json", b"{", r"encoder\.json': it is not JSON \(.*\)\. Expected a JSON object"),
+        ("encoder.json", b"[" * 200_000, r"encoder\.json': it is not JSON \(it is nested too deep"),
+        ("encoder.json", b"\xff", r"encoder\.json': byte 0xff at offset 0 is not UTF-8"),
+        ("encoder.json", b'{"logit_scale": "NaN"}', r"encoder\.json': its logit_scale is nan\. It"),
+        ("encoder.json", b'{"logit_scale": -1}', "its logit_scale is -1.0. It is a finite number"),
+        ("encoder.json", b'{"logit_bias": Infinity}', "its logit_bias is inf. It is a finite num"),
         ("encoder.json", b"[]", r"encoder\.json': it does not fit"),
     ],
 )
@@ -171,6 +189,26 @@ def test_damaged_files(tmp_path: Path, name: str, content: bytes, seen: str) -> 
     (path / name).write_bytes(content)
     with pytest.raises(EncoderError, match=seen):
         load_encoder(path)
+
+
+def test_texts_nested_too_deeply(tmp_path: Path) -> None:
+    path = folder(tmp_path, "json")
+    (path / "texts.json").write_text("[" * 200_000)
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(path)
+    assert str(caught.value) == (
+        f"cannot read '{path / 'texts.json'}': it is not JSON (it is nested too deeply). "
+        "Save it again as UTF-8."
+    )
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    np.save(tmp_path / "texts.npy", np.zeros((0, 5), np.float32))
+    (tmp_path / "texts.txt").write_text("")
+    assert load_encoder(tmp_path).encode_texts([]).shape == (0, 5)
+    np.save(tmp_path / "texts.npy", np.zeros((0, 0), np.float32))
+    with pytest.raises(EncoderError, match=r"its dim is 0\. It is a whole number, 1 or more"):
+        load_encoder(tmp_path)
 
 
 def test_an_archive_is_not_an_array(tmp_path: Path) -> None:

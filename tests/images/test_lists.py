@@ -80,6 +80,9 @@ def test_columns(listed: Path) -> None:
         "file_name, filename, image, image_path, path, file, filepath. Say which column holds the "
         "paths: --image-column NAME, or image_column= in Python."
     )
+    for mark in (";", "\t"):  # as spreadsheets save a .csv in half of Europe
+        path.write_text(f"id{mark}photo\n1{mark}in/a.jpg\n2{mark}b c.jpg\n")
+        assert keys(open_source(path, image_column="photo")) == ["b c.jpg", "in/a.jpg"]
     path.write_text("image,file_name\na,b c.jpg\n")
     assert keys(open_source(path)) == ["b c.jpg"]  # the order of preference, not of the file
     (listed / "l.txt").write_text("b c.jpg\n")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from byname.errors import ImageError, SourceError
+from byname.images import sources
+from byname.images.refs import key_of, name_of
 from byname.images.sources import IMAGE_EXTENSIONS, ImageRef, open_source
 
 from .samples import as_nobody, encoded, keys, open_folder, photo, put, refusal
@@ -97,7 +102,10 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 def test_names_that_are_not_utf8_or_hold_newlines(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
     try:
-        for name in (b"caf\xe9.jpg", b"new\nline.jpg", b"back\\slash.jpg", b"d\xff/x.jpg"):
+        for name in (
+            *(b"caf\xe9.jpg", b"caf\\xe9.jpg", b"new\nline.jpg", b"back\\slash.jpg"),
+            b"d\xff/x.jpg",
+        ):
             path = os.path.join(folder, name)  # noqa: PTH118 - bytes
             os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
             with open(path, "wb") as stream:  # noqa: PTH123
@@ -105,13 +113,51 @@ def test_names_that_are_not_utf8_or_hold_newlines(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("the file system takes only UTF-8 names")
     source = open_source(tmp_path)
-    assert keys(source) == ["back\\slash.jpg", "caf\\xe9.jpg", "d\\xff/x.jpg", "new\nline.jpg"]
+    assert keys(source) == [
+        *("back\\slash.jpg", "caf\\x5cxe9.jpg", "caf\\xe9.jpg", "d\\xff/x.jpg", "new\nline.jpg")
+    ]
+    assert source.warnings == ()
+    listed = tmp_path / "l.txt"
+    listed.write_text("\n".join(["caf\\xe9.jpg", "caf\\x5cxe9.jpg", "d\\xff/x.jpg"]))
+    again = open_source(listed)
+    # An entry that is a file's own name comes before one that is a key.
+    assert keys(again) == ["caf\\x5cxe9.jpg", "d\\xff/x.jpg"]
+    listed.unlink()
     for ref in source.refs:
         ref.key.encode("utf-8")
         assert ref.read() == JPEG
     assert keys(open_source(f"{tmp_path}/**/*.jpg")) == keys(source)
     given = open_source([ref.path for ref in source.refs])
-    assert [ref.read() for ref in given.refs] == [JPEG] * 4
+    assert [ref.read() for ref in given.refs] == [JPEG] * 5
+
+
+@posix
+@given(st.binary(max_size=12).filter(lambda name: b"\0" not in name))
+@example(b"a\\x5cxe9")
+@example(b"\\\xe9\\x\xe9\\xe9")
+@example(b"\\ud800")
+def test_a_key_leads_back_to_its_name(raw: bytes) -> None:
+    name = os.fsdecode(raw)
+    key = key_of(name)
+    assert name_of(key) == name
+    assert key.encode("utf-8").decode() == key
+    assert key.count("/") == name.count("/")
+
+
+@posix
+@given(st.text("\\xu5ce9d80" + chr(0xDCE9) + chr(0xD800), max_size=9))
+def test_two_names_never_share_a_key(name: str) -> None:
+    assert name_of(key_of(name)) == name
+
+
+def test_which_of_two_stays_does_not_depend_on_their_order() -> None:
+    refs = [ImageRef("a", f"/{p}", o) for p in "xyz" for o in (5, 0)]
+    for order in itertools.permutations(refs):
+        source = sources._finish(order, "/", "tar")
+        assert source.refs == (ImageRef("a", "/x", 0),)
+    assert source.warnings == (
+        "5 entries repeat the name of an earlier one and were left out (first: 'a')",
+    )
 
 
 @posix

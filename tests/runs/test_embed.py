@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ from byname.embeddings import Embeddings
 from byname.errors import CacheError, EncoderError, ImageError
 from byname.images.load import load_pixels
 from byname.images.sources import open_source
-from byname.runs import embed_source, parts, shard
+from byname.runs import embed_source, local, make_plan, parts, shard
+from byname.runs.reuse import ReuseIndex
 from tests.helpers import DIM, FakeEncoder, make_photo, make_photos
 
 N = 23
@@ -410,6 +413,113 @@ def test_a_killed_process_goes_on(
     assert encoder.images == N - 14
 
 
+# Files of one content
+
+
+def make_copies(photos: Path, many: int = 5) -> int:
+    """Copies and links of some photos, near each other and far apart; how many were added."""
+    for i in range(many):
+        for name in ("0000", "0004"):
+            (photos / f"{name}-{i}.png").symlink_to(f"{name}.png")
+        (photos / "sub" / f"9{i}.png").write_bytes((photos / "0000.png").read_bytes())
+    return 3 * many
+
+
+def test_files_of_one_content_are_encoded_once(photos: Path) -> None:
+    added, counts = make_copies(photos), [0, 0]
+    encoder = FakeEncoder()
+
+    def progress(done: int, fresh: bool) -> None:
+        counts[fresh] += done
+
+    found = embed_source(
+        open_source(photos), encoder, batch_size=BATCH, shard_size=10, progress=progress
+    )
+    assert (encoder.images, counts, len(found)) == (N, [added, N], N + added)
+    vectors = dict(zip(found.keys, found.vectors, strict=True))
+    for i in range(5):
+        assert np.array_equal(vectors[f"0004-{i}.png"], vectors["0004.png"])
+        assert np.array_equal(vectors[f"sub/9{i}.png"], vectors["0000.png"])
+    # Each on its own, each image gets the same vector.
+    single = FakeEncoder()
+    assert same(embed(photos, single, cache=False), found)
+    assert single.images == N + added
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_copies_change_no_vector(photos: Path, batch_size: int) -> None:
+    make_copies(photos)
+    encoder = FakeEncoder()
+    found = embed(photos, encoder, batch_size=batch_size)
+    assert encoder.images == N
+    assert same(embed(photos, cache=False), found)
+
+
+def test_a_copy_of_an_image_that_fails_fails_alike(photos: Path) -> None:
+    for name in ("0000r.png", "0000s.png", "zr.png"):
+        Image.new("RGB", (40, 40), (255, 0, 0)).save(photos / name)
+    found = embed(photos)
+    assert found.errors == dict.fromkeys(
+        ["0000r.png", "0000s.png", "zr.png"], "the encoder failed on it: it is all red"
+    )
+    assert len(found) == N
+
+
+class Mixing(FakeEncoder):
+    """A vector depends on its batch in the last bits, as it does with a real graph."""
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        vectors = super().encode_images(pixels)
+        return vectors + 0.01 * len(pixels) + 0.01 * vectors.mean()
+
+
+@pytest.mark.parametrize("stop_after", range(0, 7))
+def test_an_interrupted_run_with_copies_goes_on_to_the_same_bits(
+    photos: Path, base: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    make_copies(photos)
+    with monkeypatch.context() as context:
+        context.setenv("BYNAME_CACHE", str(base) + "-fresh")
+        wanted = embed(photos, Mixing())
+    first, second = Mixing(stop_after=stop_after), Mixing()
+    with pytest.raises(KeyboardInterrupt):
+        embed(photos, first)
+    assert same(embed(photos, second), wanted)
+    assert first.images + second.images == N
+
+
+def test_what_is_learnt_is_bounded_and_the_same_after_a_kill(
+    photos: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_copies(photos)
+    monkeypatch.setattr(local, "ReuseIndex", partial(ReuseIndex, learn_most=3))
+    with monkeypatch.context() as context:
+        context.setenv("BYNAME_CACHE", str(base) + "-fresh")
+        once = Mixing()
+        wanted = embed(photos, once)
+    assert N < once.images < N + 15
+    first, second = Mixing(stop_after=5), Mixing()
+    with pytest.raises(KeyboardInterrupt):
+        embed(photos, first)
+    assert same(embed(photos, second), wanted)
+    assert first.images + second.images == once.images
+
+
+def test_the_index_forgets_the_oldest_between_shards(photos: Path, base: Path) -> None:
+    plan = make_plan(open_source(photos), FakeEncoder(), base)
+    index = ReuseIndex(plan, learn_most=2)
+    rows = np.arange(3 * DIM, dtype=np.float16).reshape(3, DIM)
+    for key, vector in zip((b"a", b"b", b"c"), rows, strict=True):
+        index.learn(key * 16, vector)
+    index.learn(b"a" * 16, rows[2])
+    assert np.array_equal(index.find(b"a" * 16), rows[0])  # type: ignore[arg-type]
+    index.trim()
+    assert index.find(b"a" * 16) is None
+    assert np.array_equal(index.find(b"c" * 16), rows[2])  # type: ignore[arg-type]
+    wide = replace(plan, settings=replace(plan.settings, dim=1024))
+    assert ReuseIndex(wide)._learn_most == 64 * 2**20 // (2048 + 256)
+
+
 # Damage
 
 
@@ -457,6 +567,8 @@ def damage(part: Path, kind: str) -> None:
         mark.unlink()
     elif kind == "json damaged":
         mark.write_text("{")
+    elif kind == "json deep":
+        mark.write_text("[" * 200_000)
     elif kind == "json not utf-8":
         mark.write_bytes(b"\xff\xfe")
     elif kind == "json foreign":
@@ -492,6 +604,7 @@ def damage(part: Path, kind: str) -> None:
         ("json missing", 0),
         ("json damaged", 10),
         ("json not utf-8", 10),
+        ("json deep", 10),
         ("json foreign", 10),
         ("json of another format", 10),
         ("parquet missing", 10),
@@ -539,7 +652,9 @@ def test_no_changed_byte_of_a_part_yields_another_vector(
     assert np.array_equal(embed(photos).vectors, first.vectors)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": null}', "\x00", '{"settings": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"settings": null}', "\x00", '{"settings": 3}', "[" * 200_000]
+)
 def test_a_damaged_plan_is_passed_over(photos: Path, base: Path, text: str) -> None:
     embed(photos)
     (plan,) = files(base, "plan.json")

@@ -1,0 +1,62 @@
+"""Texts of a member, a file, a set, or several together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from byname.errors import NeedsError, PromptError, RecipeError
+from byname.promptchoice import chosen_prompts, is_member
+from byname.promptset import PromptSet
+from byname.taxonomy import Taxonomy
+
+PETS = Taxonomy.from_names(["cat", "dog"])
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    path = tmp_path / "more+better.json"
+    path.write_text(json.dumps({"dog": ["a dog has a wet nose"]}))
+    return path
+
+
+def test_a_sum_adds_texts_and_the_file_may_cover_some_classes_only(more: Path) -> None:
+    plain = more.rename(more.with_name("more.json"))
+    made = chosen_prompts(f"templates[set=single]+{plain}", PETS)
+    assert made.texts("cat") == ["a photo of a cat."]
+    assert made.texts("dog") == ["a photo of a dog.", "a dog has a wet nose"]
+    assert [p.template for p in made.classes["dog"]] == [0, -1]
+    assert made.provenance.generator == "templates[set=single] + more.json"
+
+
+def test_a_file_alone_must_cover_every_class(more: Path) -> None:
+    with pytest.raises(PromptError, match="no texts for 1 of 2 classes: 'cat'"):
+        chosen_prompts(str(more), PETS)
+    with pytest.warns(UserWarning, match="1 of 2 classes have no texts"):
+        made = chosen_prompts(more, PETS, allow_missing=True)
+    assert made.texts("cat") == ["a photo of a cat."]
+
+
+def test_templates_of_two_parts_stay_apart() -> None:
+    made = chosen_prompts("templates[set=single]+templates[set=short]", PETS)
+    assert [p.template for p in made.classes["cat"]] == list(range(8))
+
+
+def test_what_is_a_member(more: Path) -> None:
+    assert is_member("templates")
+    assert is_member("haprompts[variant=lp+path]")
+    assert not is_member("templates+p.json")
+    assert not is_member(str(more))
+    assert not is_member(PromptSet(classes={}))
+    assert not is_member(None)
+
+
+def test_unknown_parts() -> None:
+    with pytest.raises(RecipeError, match="there is no member 'tmplates'"):
+        chosen_prompts("tmplates+templates", PETS)
+    with pytest.raises(PromptError, match=r"nowhere\.json"):
+        chosen_prompts("templates+nowhere.json", PETS)
+    with pytest.raises(NeedsError, match="replies of an LLM"):
+        chosen_prompts("haprompts[variant=lp+path]+templates", PETS)
