@@ -6,7 +6,8 @@ byname searches all 3 x 500 x 50 settings (alpha, beta). The plain version recom
 setting, as the released code is described to do, the affinity of CODERs (an (N, M) times (M, n)
 product), its exponential, the product with the one-hot classes and the accuracy. It is timed on a
 sample of the settings, and its time for all of them is EXTRAPOLATED from that sample, since
-a full run takes many minutes. The two take turns: a part of the sample, then a search.
+a full run takes many minutes. The two take turns: a part of the sample, then a search. Both have
+the same number of BLAS threads: on a busy machine more of them wait for each other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from byname import ops
 from byname.programs.fewshot import ALPHAS, BETAS, FewShot
@@ -83,7 +85,14 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=100, help="settings of the loop, a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="of BLAS, for both versions")
     args = parser.parse_args()
+    with threadpool_limits(args.threads, "blas"):
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Time both versions and print the table."""
     data = Data(args)
     plain = Plain(data)
     rng = np.random.default_rng(args.seed)
@@ -104,7 +113,7 @@ def main() -> None:
         validation = (data.validation, [data.ids[k] for k in data.validation_class])
         result = model.search(validation=validation)
         of_all.append(time.perf_counter() - start)
-    loop, search = statistics.median(of_one) * settings, statistics.median(of_all)
+    loop, search = [second * settings for second in of_one], of_all
     again = plain.accuracy(result.alpha, result.beta)
     n = len(data.support)
     print(
@@ -116,10 +125,16 @@ def main() -> None:
         f"{result.accuracy:.4f}; the plain version there: {again:.4f}; alpha = 0: "
         f"{plain.accuracy(0, 1):.4f}"
     )
-    print("| version | settings timed, a turn | seconds for all settings (median) |\n|---|---|---|")
-    print(f"| plain | {args.sample} | {loop:.1f} (extrapolated) |")
-    print(f"| byname | {settings} | {search:.2f} (measured, fit included) |")
-    print(f"ratio: {loop / search:.0f}x")
+    print(f"threads of BLAS: {args.threads}; seconds for all settings, byname's with fit:")
+    print("| version | settings timed, a turn | median | min to max |\n|---|---|---|---|")
+    for name, timed, taken in (
+        ("plain, extrapolated", args.sample, loop),
+        ("byname, measured", settings, search),
+    ):
+        shown = f"{statistics.median(taken):.2f} | {min(taken):.2f} to {max(taken):.2f}"
+        print(f"| {name} | {timed} | {shown} |")
+    ratios = sorted(a / b for a, b in zip(loop, search, strict=True))
+    print(f"ratio: {statistics.median(ratios):.0f}x, {ratios[0]:.0f} to {ratios[-1]:.0f} by turn")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "Metric",
     "SumMetric",
     "bootstrap",
+    "difference",
     "draw_values",
     "interval",
     "paired_difference",
@@ -177,5 +178,15 @@ def paired_difference(
     Interval(value=0.0, low=0.0, high=0.0)
     """
     found = draw_values({"a": a, "b": b}, n, draws=draws, seed=seed)
-    (first, many), (second, others) = found["a"], found["b"]
-    return interval(first - second, many - others, level)
+    return difference(found["a"], found["b"], level)
+
+
+def difference(a: tuple[float, Floats], b: tuple[float, Floats], level: float = 0.95) -> Interval:
+    """Interval of a - b from two results of :func:`draw_values` over the same draws.
+
+    Examples
+    --------
+    >>> difference((0.5, np.array([0.5, 0.75])), (0.25, np.array([0.25, 0.5])))
+    Interval(value=0.25, low=0.25, high=0.25)
+    """
+    return interval(a[0] - b[0], a[1] - b[1], level)

@@ -15,7 +15,7 @@ TaskFile = Annotated[
     Path | None, typer.Option(help="A ready task, an .npz file, in place of images.")
 ]
 Recipes = Annotated[
-    str, typer.Option("--recipes", "-r", help="plain,ensemble,cpe[...],cpe@PROMPTS.json")
+    str, typer.Option("--recipes", "-r", help="plain,ensemble,cpe[...],cpe@templates+TEXTS.json")
 ]
 Output = Annotated[
     str | None,
@@ -38,6 +38,10 @@ Draws = Annotated[int, typer.Option(help="Draws of the bootstrap; 0: none.", min
 Seed = Annotated[int, typer.Option(help="Of the draws.", min=0)]
 Differences = Annotated[
     bool, typer.Option("--differences", help="Add paired differences from the baseline.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(help="Recipe that others are compared with; else plain, else the first."),
 ]
 Level = Annotated[
     str | None, typer.Option(help="Answer and score on this level: its name or depth.")
@@ -80,6 +84,7 @@ def evaluate(
     draws: Draws = 1000,
     seed: Seed = 0,
     differences: Differences = False,
+    baseline: Baseline = None,
     level: Level = None,
     encoder: EncoderName = None,
     template: Templates = None,
@@ -107,7 +112,12 @@ def evaluate(
         metric_names=",".join(METRICS) if metrics is None else metrics,
         image_column=image_column,
         quiet=quiet,
-        scoring={"draws": draws, "seed": seed, "differences": differences},
+        scoring={
+            "draws": draws,
+            "seed": seed,
+            "differences": differences,
+            "baseline": baseline,
+        },
         options={
             "classes": classes,
             "encoder": encoder,

@@ -36,6 +36,14 @@ def make(
         bool, typer.Option("--dedup", help="Compare a class with each name once, never its own.")
     ] = False,
     wording: Annotated[Path | None, typer.Option(help="Own questions, a JSON file.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Pairs of classes to tell apart (atg): CSV with columns a,b, or JSON."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Drop look-alikes too close to another class for this encoder (atg)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the queries.")] = False,
     emit: Annotated[Path | None, typer.Option(help="Write the queries: a .jsonl file.")] = None,
     replies: Annotated[
@@ -58,6 +66,8 @@ def make(
         options={"variant": variant, "fallback": fallback, "dedup": dedup},
         lineage=tuple(c.strip() for c in lineage.split(",") if c.strip()) if lineage else None,
         wording=wording,
+        pairs=pairs,
+        encoder=encoder,
         dry_run=dry_run,
         emit=emit,
         replies=replies,

@@ -26,7 +26,9 @@ RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname lis
 Templates = Annotated[
     list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
 ]
-Prompts = Annotated[str | None, typer.Option(help="A prompts member, or a prompt file.")]
+Prompts = Annotated[
+    str | None, typer.Option(help="A prompts member, a file, or templates+FILE.json.")
+]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="A template for classes without texts.")
 ]

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from byname import metrics
-from byname.cache import atomic_path
 from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
 from byname.console import table as print_table
 from byname.encoders import load_encoder
 from byname.errors import OutputError, UsageError
 from byname.evaluate import Contender, evaluate, evaluate_images, parse_recipes, prepare_models
+from byname.files import atomic_path
 from byname.images.sources import Source
 from byname.inputs import as_embeddings, open_images
 from byname.labels import folder_labels, match_labels, read_labels
 from byname.provenance import versions
 from byname.rows import check_output, write_record
-from byname.scoring import Table, baseline_of, check_metrics
+from byname.scoring import Table, baseline_of, check_baseline, check_metrics
 from byname.taskfile import Task
 from byname.taxonomy_io import read_taxonomy
 
@@ -60,6 +60,7 @@ def run(
         check_output(path, suffixes=SUFFIXES)
         _check_beside(path, task)
     contenders, names = parse_recipes(recipes), check_metrics(metric_names)
+    check_baseline(scoring["baseline"], contenders)
 
     def progress(recipe: str) -> None:
         if not quiet:
@@ -82,7 +83,11 @@ def run(
             table, about = _images(
                 images, labels, contenders, names, image_column, quiet, options, shared
             )
-    about |= {"baseline": _baseline(table), "draws": scoring["draws"], "seed": scoring["seed"]}
+    about |= {
+        "baseline": _baseline(table, scoring["baseline"]),
+        "draws": scoring["draws"],
+        "seed": scoring["seed"],
+    }
     if path is not None:
         _write(table, names, about, path)
         write_record(path, _record(about, contenders, time.perf_counter() - start, warned))
@@ -147,10 +152,12 @@ def _images(
     options: Mapping[str, Any],
     shared: Mapping[str, Any],
 ) -> tuple[Table, dict[str, Any]]:
-    written = None if labels == "folder" else read_labels(labels)
+    taxonomy, level = (
+        read_taxonomy(options["classes"], lineage=options["lineage"]),
+        options["level"],
+    )
+    written = None if labels == "folder" else read_labels(labels, taxonomy, level=level)
     source = open_images(images, image_column=image_column)
-    taxonomy = read_taxonomy(options["classes"], lineage=options["lineage"])
-    level = options["level"]
     classes = taxonomy if level is None else taxonomy.cut(level)[0]
     keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
     given = folder_labels(keys) if written is None else written
@@ -184,8 +191,8 @@ def _images(
     return evaluate_images(kept, matched.labels, models, names, **shared), about
 
 
-def _baseline(table: Table) -> str | None:
-    return baseline_of(name for name, row in table.items() if "skipped" not in row)
+def _baseline(table: Table, wanted: str | None) -> str | None:
+    return baseline_of((name for name, row in table.items() if "skipped" not in row), wanted)
 
 
 def _said(about: Mapping[str, Any]) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 
 from byname.cache import atomic_path
 from byname.console import collect_warnings, console, say
+from byname.encoders import load_encoder
 from byname.errors import OutputError, PromptError, UsageError
+from byname.prompts.atg import ATG
 from byname.promptset import PromptSet
-from byname.promptset_io import fill_missing, read_json, read_replies
+from byname.promptset_io import fill_missing, read_json, read_pairs, read_replies
 from byname.queries import Query, QueryMember
 from byname.stage import PromptMember, create, parse_spec
 from byname.taxonomy import Taxonomy
@@ -28,6 +30,8 @@ def make(
     options: Mapping[str, Any],
     lineage: tuple[str, ...] | None = None,
     wording: Path | None = None,
+    pairs: Path | None = None,
+    encoder: str | None = None,
     dry_run: bool = False,
     emit: Path | None = None,
     replies: Path | None = None,
@@ -39,7 +43,10 @@ def make(
     _check_options(dry_run, emit, replies, output)
     with collect_warnings():
         member = _member(style, options, wording)
+        _check_atg(member, pairs, encoder, replies)
         taxonomy = read_taxonomy(classes, lineage=lineage)
+        if pairs is not None and isinstance(member, ATG):
+            member.pairs = tuple(read_pairs(pairs, taxonomy))
         if dry_run:
             _show(member, taxonomy)
         elif not isinstance(member, QueryMember):
@@ -51,7 +58,7 @@ def make(
         elif emit is not None:
             _emit(member, taxonomy, emit)
         elif replies is not None and output is not None:
-            _save(_collected(member, taxonomy, replies, model, allow_missing), output)
+            _save(_collected(member, taxonomy, replies, model, allow_missing, encoder), output)
         else:
             raise UsageError(
                 f"make '{member.spec}'",
@@ -101,6 +108,20 @@ def _member(style: str, options: Mapping[str, Any], wording: Path | None) -> Pro
     return member
 
 
+def _check_atg(
+    member: PromptMember, pairs: Path | None, encoder: str | None, replies: Path | None
+) -> None:
+    for option, value, use in (("--pairs", pairs, "pairs"), ("--encoder", encoder, "look-alikes")):
+        if value is not None and not isinstance(member, ATG):
+            raise UsageError(
+                f"use {option} with '{member.name}'",
+                f"it asks for no {use}",
+                f"Leave {option} out, or give --style atg.",
+            )
+    if encoder is not None and replies is None:
+        raise UsageError("use --encoder", "there are no replies yet", "Give it with --replies.")
+
+
 def _show(member: PromptMember, taxonomy: Taxonomy) -> None:
     """Counts by kind; the last line is ``queries: N``."""
     if not isinstance(member, QueryMember):
@@ -140,7 +161,12 @@ def _record(query: Query, taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def _collected(
-    member: QueryMember, taxonomy: Taxonomy, path: Path, model: str, allow_missing: bool
+    member: QueryMember,
+    taxonomy: Taxonomy,
+    path: Path,
+    model: str,
+    allow_missing: bool,
+    encoder: str | None,
 ) -> PromptSet:
     known = {query.id: query for query in member.queries(taxonomy)}
     answered = set()
@@ -161,9 +187,15 @@ def _collected(
             f"use the replies in '{path}'",
             f"{len(unknown)} of {len(unknown) + len(given)} answer no query of these classes, "
             f"first {key!r} on line {line}",
-            "Use the classes, --style, --variant and --wording that the queries were written with.",
+            "Use the classes, --style, --variant, --pairs and --wording that the queries were "
+            "written with.",
         )
-    made = member.collect(taxonomy, given)
+    if isinstance(member, ATG) and encoder is not None:
+        made = member.collect(taxonomy, given, embed=load_encoder(encoder).encode_texts)
+    else:
+        made = member.collect(taxonomy, given)
+        if any(query.kind == "analogous" for query, _ in given):
+            say("look-alikes were not filtered: give --encoder")
     if len(answered) < len(known):
         say(f"warning: {len(known) - len(answered)} of {len(known)} queries have no reply")
     dropped = {name: n for name, n in made.provenance.model_dump()["dropped"].items() if n}

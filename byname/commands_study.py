@@ -28,8 +28,25 @@ COLUMNS = (
     "predicted share",
     "expected accuracy",
     "nearest confusions",
-    "what to do",
+    "flag",
 )
+# Options of the verb; --quiet, --json and --all do not change what is found.
+DEFAULTS = {
+    "classes": None,
+    "lineage": None,
+    "encoder": None,
+    "recipe": "ensemble",
+    "templates": None,
+    "prompts": None,
+    "allow_missing": False,
+    "weigh": None,
+    "score": None,
+    "refine": None,
+    "batch_size": 32,
+    "threads": None,
+    "device": "cpu",
+    "cache": True,
+}
 
 
 def run_diagnose(
@@ -84,7 +101,8 @@ def _diagnose_task(
     recipe = get_recipe(options["recipe"], **replaced)
     held = Task.load(task, taxonomy=taxonomy, with_labels=False)
     texts = held.texts_for(recipe.prompts)
-    command = f"byname diagnose --task {shlex.quote(str(task))}"
+    words = ["--task", str(task)] + (["--taxonomy", taxonomy] if taxonomy else [])
+    command = _command(words, options)
     return diagnose(texts, held.images, recipe, command=command), held.taxonomy
 
 
@@ -103,10 +121,27 @@ def _diagnose_images(
         embeddings = model.embed(source)
     if embeddings.errors and not quiet:
         say(f"warning: {len(embeddings.errors)} images could not be read and are left out")
-    words = ["byname", "diagnose", images, "--classes", str(options["classes"])]
-    if options["encoder"] is not None:
-        words += ["--encoder", str(options["encoder"])]
-    return model.diagnose(embeddings, command=shlex.join(words)), model.taxonomy_
+    words = [images] + (["--image-column", image_column] if image_column else [])
+    command = _command(words, options)
+    return model.diagnose(embeddings, command=command), model.taxonomy_
+
+
+def _command(words: list[str], options: Mapping[str, Any]) -> str:
+    """The command of this run, quoted: every option that differs from its default."""
+    made = ["byname", "diagnose", *words]
+    for name, default in DEFAULTS.items():
+        value = options[name]
+        option = {"templates": "--template", "cache": "--no-cache"}.get(name, f"--{name}")
+        option = option.replace("_", "-")
+        if value is None or value == default:
+            continue
+        if isinstance(value, bool):
+            made.append(option)
+        elif name == "templates":
+            made += [word for template in value for word in (option, template)]
+        else:
+            made += [option, ",".join(value) if name == "lineage" else str(value)]
+    return shlex.join(made)
 
 
 def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
@@ -114,13 +149,18 @@ def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
     for class_id in found.worst[:most]:
         one = found.classes[class_id]
         near = ", ".join(f"{classes.node(c.id).name} {c.share:.0%}" for c in one.confusions)
-        todo = f"{one.flag}: {one.next}" if one.flag else ""
         cmm = f"{one.cmm:.4f}" if one.cmm is not None else "-"
         shares = (f"{one.predicted_share:.1%}", f"{one.expected_accuracy:.0%}")
-        rows.append((one.name, cmm, *shares, near, todo))
+        rows.append((one.name, cmm, *shares, near, one.flag))
     print_table("", COLUMNS, rows)
     if most < len(found.classes):
         say(f"... and {len(found.classes) - most} more classes; see them with --all or --json")
+    first = {found.classes[i].flag: found.classes[i] for i in reversed(found.worst)}
+    for flag, one in first.items():
+        if flag:
+            say(f"what to do about '{one.name}' ({flag}): {one.next}")
+    for note in found.notes:
+        say(f"note: {note}")
     say(
         f"{found.n_images} images, {len(found.classes)} classes, recipe {found.recipe}: expected "
         f"accuracy {found.expected_accuracy:.0%}, an estimate without labels"

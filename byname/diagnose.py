@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
+from byname.advice import advice
 from byname.errors import UsageError
 from byname.margins import cmm, rivals, worst_classes
 from byname.pipeline import Pipeline
@@ -37,6 +37,11 @@ WEAK = 0.5  # expected accuracy below which a class is called weak
 # before real data was looked at.
 CLASS = {"one": -0.2, "margin": 2.1, "share": 0.25, "precision": 0.3, "recall": 0.35}
 OVERALL = (-0.7, 1.2)
+FEW = 10  # images a class, below which neighbours of its own are too few to tell anything
+COMPARE = (
+    "expected accuracies are for ranking the classes of one run: do not compare those of different "
+    "recipes, prompts or encoders, since an estimate can rise where the accuracy falls"
+)
 EDGE = 0.02  # shares are cut here before their logit is taken
 
 
@@ -54,7 +59,8 @@ class ClassDiagnosis:
 
     ``cmm`` is None, and ``expected_accuracy`` 0, where no image is predicted as the class; ``n``
     counts those images and ``predicted_share`` is their share of all. ``confusions`` are the most
-    frequent second choices of these images or, without any, the classes whose second choice it is.
+    frequent second choices of these images, at most three. Without any image they are the winners
+    of the 10 images in which the class comes closest to winning.
     """
 
     name: str
@@ -81,6 +87,10 @@ class Diagnosis:
         Ids of all classes, those that are expected to fail first.
     classes : dict of str to ClassDiagnosis
         By id, in the order of the taxonomy.
+    notes : tuple of str
+        How these numbers may be read.
+    members : dict of str to dict
+        What the members of the recipe learned; see :meth:`byname.pipeline.Pipeline.report`.
     """
 
     recipe: str
@@ -88,11 +98,13 @@ class Diagnosis:
     expected_accuracy: float
     worst: tuple[str, ...]
     classes: dict[str, ClassDiagnosis]
+    notes: tuple[str, ...] = ()
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers, texts, lists and dictionaries, ready for JSON."""
         made = asdict(self)
-        made["worst"] = list(self.worst)
+        made["worst"], made["notes"] = list(self.worst), list(self.notes)
         for item in made["classes"].values():
             item["confusions"] = list(item["confusions"])
         return made
@@ -229,7 +241,7 @@ def diagnose(
     near = _confusions(X, ops.unit(pipeline.W_), ops.to_numpy(ops.argmax(S)), texts.taxonomy)
     flags = _flags(texts.taxonomy, found)
     ids = texts.taxonomy.class_ids
-    todo = [_next(flag, i, command, pipeline.recipe) for flag, i in zip(flags, ids, strict=True)]
+    todo = [advice(flag, i, command, pipeline.recipe) for flag, i in zip(flags, ids, strict=True)]
     order = worst_classes(found.expected(), found.count)
     return Diagnosis(
         recipe=pipeline.recipe.name,
@@ -237,7 +249,16 @@ def diagnose(
         expected_accuracy=found.overall(),
         worst=tuple(ids[k] for k in order),
         classes=_classes(texts.taxonomy, found, near, flags, todo),
+        notes=_notes(len(batch), texts.n_classes),
+        members=pipeline.report(),
     )
+
+
+def _notes(n: int, K: int) -> tuple[str, ...]:
+    if n >= FEW * K:
+        return (COMPARE,)
+    few = f"{n} images for {K} classes are fewer than {FEW} a class: expected accuracies can be far"
+    return (f"{few} off; give more images", COMPARE)
 
 
 def _classes(
@@ -295,19 +316,34 @@ def _confusions(
     X: Any, W: Any, y: NDArray[np.intp], taxonomy: Taxonomy
 ) -> list[tuple[Confusion, ...]]:
     K = len(taxonomy)
-    pairs: list[Counter[int]] = [Counter() for _ in range(K)]
-    second: list[Counter[int]] = [Counter() for _ in range(K)]
+    counts: list[Counter[int]] = [Counter() for _ in range(K)]
     for k, j in zip(y.tolist(), rivals(X, W, y).tolist(), strict=True):
         if j >= 0:
-            pairs[k][j] += 1
-            second[j][k] += 1
+            counts[k][j] += 1
+    never = np.setdiff1d(np.arange(K), y)
+    for k, images in zip(never.tolist(), _closest(X, W, y, never).T, strict=True):
+        counts[k] = Counter(y[images].tolist())
     made = []
-    for k in range(K):
-        counts = pairs[k] or second[k]
-        most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3]
-        total = counts.total()
+    for some in counts:
+        most = sorted(some.items(), key=lambda item: (-item[1], item[0]))[:3]
+        total = some.total()
         made.append(tuple(Confusion(taxonomy.class_ids[j], n / total) for j, n in most))
     return made
+
+
+def _closest(X: Any, W: Any, y: NDArray[np.intp], classes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The images (10, C) in which each of these classes is least behind the winner."""
+    rows = np.zeros((0, len(classes)), np.intp)
+    behind = np.zeros(rows.shape)
+    for part in ops.blocks(len(y) if len(classes) else 0, 4096):
+        S = ops.to_numpy(ops.matmul_t(X[part], W)).astype(np.float64)
+        gap = S[np.arange(len(S)), y[part], None] - S[:, classes]
+        here = np.broadcast_to(np.arange(part.start, part.start + len(S))[:, None], gap.shape)
+        gap, here = np.vstack([behind, gap]), np.vstack([rows, here])
+        best = np.argsort(gap, axis=0, kind="stable")[:NEIGHBOURS]
+        behind = np.take_along_axis(gap, best, axis=0)
+        rows = np.take_along_axis(here, best, axis=0)
+    return rows
 
 
 def _flags(taxonomy: Taxonomy, found: Signals) -> list[str]:
@@ -326,16 +362,3 @@ def _ambiguous(taxonomy: Taxonomy) -> set[str]:
         for name in (node.name, *node.aliases):
             bearers.setdefault(name.casefold(), set()).add(node.id)
     return {i for ids in bearers.values() if len(ids) > 1 for i in ids}
-
-
-def _next(flag: str, class_id: str, command: str, recipe: Recipe) -> str:
-    if not flag:
-        return ""
-    if flag == "ambiguous name":
-        return "byname taxonomy check CLASSES"
-    if flag == "weak" and recipe.weigh.startswith("mean"):
-        return f"{command} --recipe 'cpe[per_class=true]'"
-    if "--task" in command:
-        return f"# write the task again, with more texts for {shlex.quote(class_id)}"
-    better = f"--prompts FILE.json  # with texts for {shlex.quote(class_id)}"
-    return f"{command} {better}" + (", or take it out of CLASSES" if flag != "weak" else "")

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "BynameError",
     "CacheError",
@@ -21,6 +23,8 @@ __all__ = [
     "TaxonomyError",
     "UnsafeFileError",
     "UsageError",
+    "quoted",
+    "some",
 ]
 
 
@@ -105,3 +109,26 @@ class CacheError(BynameError, OSError):
 
     def __str__(self) -> str:
         return BynameError.__str__(self)
+
+
+def some(items: Sequence[str], most: int = 5) -> str:
+    """The first items, and how many more there are.
+
+    Examples
+    --------
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    rest = len(items) - most
+    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def quoted(names: Sequence[str], most: int = 5) -> str:
+    """As :func:`some`, each name in quotes.
+
+    Examples
+    --------
+    >>> quoted(["cat"])
+    "'cat'"
+    """
+    return some([repr(name) for name in names], most)

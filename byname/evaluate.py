@@ -18,10 +18,20 @@ from byname.classifier import Classifier
 from byname.embeddings import Embeddings
 from byname.errors import NeedsError, UsageError
 from byname.pipeline import Pipeline
-from byname.promptset import PromptSet
+from byname.promptchoice import is_member
+from byname.promptset_io import read_json
 from byname.recipes import Recipe, get_recipe
-from byname.scoring import METRICS, Predicted, Table, check_metrics, ranks_for, score, split_list
-from byname.stage import Batch
+from byname.scoring import (
+    METRICS,
+    Predicted,
+    Table,
+    check_baseline,
+    check_metrics,
+    ranks_for,
+    score,
+    split_list,
+)
+from byname.stage import Batch, create
 from byname.taskfile import Task
 from byname.taxonomy import Taxonomy
 
@@ -53,12 +63,14 @@ def parse_recipes(recipes: Recipes) -> dict[str, Contender]:
     ----------
     recipes : str or iterable of str or Recipe
         Names, members with parameters, or either with ``@`` and its prompts: a prompt file, or a
-        member of the prompts stage, as in ``"plain,cpe@descriptors.json"``.
+        member of the prompts stage, or several of these joined by "+", as in
+        ``"plain,cpe@templates+descriptors.json"``.
 
     Raises
     ------
-    RecipeError, UsageError
-        For an unknown recipe, member or parameter, and for no recipe at all.
+    RecipeError, UsageError, PromptError
+        For an unknown recipe, member or parameter, for no recipe at all, and for a prompt file
+        that cannot be read.
 
     Examples
     --------
@@ -74,15 +86,25 @@ def parse_recipes(recipes: Recipes) -> dict[str, Contender]:
             found[item.name] = Contender(get_recipe(item))
             continue
         name, at, prompts = item.partition("@")
-        is_file = prompts.lower().endswith(".json") or Path(prompts).is_file()
-        if at and is_file:
-            PromptSet.load(prompts)  # a file that cannot be read is an error before any work
+        prompts = prompts.strip()
+        if at and not is_member(prompts):
+            _check_prompts(prompts)
             found[item] = Contender(get_recipe(name), prompts)
         else:
-            found[item] = Contender(get_recipe(name, prompts=prompts.strip() if at else None))
+            found[item] = Contender(get_recipe(name, prompts=prompts if at else None))
     if not found:
         raise UsageError("evaluate", "no recipe was named", "Try --recipes plain,ensemble.")
     return found
+
+
+def _check_prompts(prompts: str) -> None:
+    """Unknown members and files that cannot be read are errors before any work."""
+    parts = [prompts] if Path(prompts).is_file() else split_list(prompts, "+")
+    for part in parts:
+        if is_member(part):
+            create(part, "prompts")
+        else:
+            read_json(Path(part), f"read the prompts in '{part}'", "Give a prompt file.")
 
 
 def predict_task(
@@ -173,13 +195,14 @@ def evaluate(
     progress : callable
         Called with the name of each recipe before it runs.
     scoring
-        ``draws``, ``seed``, ``confidence``, ``differences`` of :func:`byname.scoring.score`,
-        which says what is returned.
+        ``draws``, ``seed``, ``confidence``, ``differences``, ``baseline`` of
+        :func:`byname.scoring.score`, which says what is returned.
 
     Raises
     ------
     RecipeError, UsageError, TaxonomyError
-        For unknown recipes, metrics or levels, before any work.
+        For unknown recipes, metrics, levels or a baseline, before any work; for a baseline that
+        was skipped.
 
     Examples
     --------
@@ -189,6 +212,7 @@ def evaluate(
     {'plain': {'top1': {'value': 0.5, 'low': None, 'high': None}}}
     """
     contenders, names = parse_recipes(recipes), check_metrics(metrics)
+    check_baseline(scoring.get("baseline"), contenders)
     labels = task.labels
     if labels is None:
         raise UsageError("evaluate", "the task was loaded without labels", "Load it with them.")
@@ -231,6 +255,7 @@ def evaluate_images(
         For unknown metrics, before any work; for other than N labels.
     """
     names = check_metrics(metrics)
+    check_baseline(scoring.get("baseline"), models)
     if len(embeddings) != len(labels) or embeddings.errors:
         raise UsageError(
             "evaluate",

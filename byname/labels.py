@@ -5,21 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byname.errors import UsageError
+from byname.errors import UsageError, quoted
+from byname.names import bearers
 from byname.taxonomy import Taxonomy, clean_text
 
 __all__ = ["Matched", "folder_labels", "match_labels", "read_labels"]
 
 _FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
-_ID_COLUMNS = ("class_id", "id")
-_NAME_COLUMNS = ("label", "name", "class")
+_CLASS_COLUMNS = ("class_id", "label", "name", "class")
+_LAST_COLUMN = "id"  # as often as not the number of the row
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,60 @@ class Matched:
     without: tuple[str, ...]
 
 
-def read_labels(path: str | Path) -> dict[str, str]:
+def read_labels(
+    path: str | Path, taxonomy: Taxonomy | None = None, *, level: str | int | None = None
+) -> dict[str, str]:
     """Class of each file in a CSV or TSV table, as text; empty cells are no label.
 
-    The columns are ``file_name`` (or file, filename, image, path), and ``class_id`` (or id), else
-    ``label`` (or name, class).
+    The columns are ``file_name`` (or file, filename, image, path), and the first of ``class_id``,
+    ``label``, ``name``, ``class``; ``id`` counts only where there is none of them.
+
+    Parameters
+    ----------
+    path : str or Path
+    taxonomy : Taxonomy, optional
+        Then the class columns must not contradict each other: see :func:`match_labels`.
+    level : str or int, optional
 
     Raises
     ------
     UsageError
         For a file that cannot be read, lacks a column, or says two things of one image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "l.csv").write_text("id,file_name,label\\n7,a.jpg,cat\\n")
+    ...     read_labels(Path(folder, "l.csv"))
+    {'a.jpg': 'cat'}
     """
     path = Path(path)
     asked = f"read the labels in '{path}'"
+    names, rows = _table(path, asked)
+    file = _columns(names, _FILE_COLUMNS, asked)[0]
+    known = _CLASS_COLUMNS if set(_CLASS_COLUMNS) & set(names) else (*_CLASS_COLUMNS, _LAST_COLUMN)
+    values = _columns(names, known, asked)
+    value = values[0]
+    found: dict[str, str] = {}
+    for row in rows:
+        if not row[file].strip() or not row[value].strip():
+            continue
+        key, label = _key(row[file]), clean_text(row[value])
+        if found.setdefault(key, label) != label:
+            seen = f"'{key}' is '{found[key]}' and '{label}'"
+            raise UsageError(asked, seen, "Give each image one class.")
+    if not found:
+        raise UsageError(asked, "it has no row with a file and a class", "Write one an image.")
+    if taxonomy is not None:
+        for other in values[1:]:
+            pairs = [(_key(r[file]), clean_text(r[value]), clean_text(r[other])) for r in rows]
+            _check_agreement(pairs, (names[value], names[other]), taxonomy, level, asked)
+    return found
+
+
+def _table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and rows with a cell for each."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -65,33 +107,45 @@ def read_labels(path: str | Path) -> dict[str, str]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         names = [name.strip() for name in next(lines, [])]
-        rows = [row for row in lines if any(row)]
+        return names, [row + [""] * (len(names) - len(row)) for row in lines if any(row)]
     except csv.Error as error:
         raise UsageError(asked, f"it is not a table ({error})", "Give a .csv file.") from None
-    file = _column(names, _FILE_COLUMNS, asked)
-    value = _column(names, (*_ID_COLUMNS, *_NAME_COLUMNS), asked)
-    found: dict[str, str] = {}
-    for row in rows:
-        if max(file, value) >= len(row) or not row[file].strip() or not row[value].strip():
-            continue
-        key, label = _key(row[file]), clean_text(row[value])
-        if found.setdefault(key, label) != label:
-            seen = f"'{key}' is '{found[key]}' and '{label}'"
-            raise UsageError(asked, seen, "Give each image one class.")
+
+
+def _columns(names: Sequence[str], wanted: Sequence[str], asked: str) -> list[int]:
+    found = [names.index(name) for name in wanted if name in names]
     if not found:
-        raise UsageError(asked, "it has no row with a file and a class", "Write one an image.")
+        raise UsageError(
+            asked,
+            f"it has no column {' or '.join(wanted)} (its columns: {', '.join(names) or 'none'})",
+            "The first line names the columns: file_name,class_id.",
+        )
     return found
 
 
-def _column(names: Sequence[str], wanted: Sequence[str], asked: str) -> int:
-    for name in wanted:
-        if name in names:
-            return names.index(name)
-    raise UsageError(
-        asked,
-        f"it has no column {' or '.join(wanted)} (its columns: {', '.join(names) or 'none'})",
-        "The first line names the columns: file_name,class_id.",
-    )
+def _check_agreement(
+    rows: Sequence[tuple[str, str, str]],
+    columns: tuple[str, str],
+    taxonomy: Taxonomy,
+    level: str | int | None,
+    asked: str,
+) -> None:
+    """Of two columns that both name a class, neither may be believed where they differ."""
+    ours = _places({row[1] for row in rows}, taxonomy, level)
+    theirs = _places({row[2] for row in rows}, taxonomy, level)
+    wrong = [
+        row
+        for row in rows
+        if len(ours[row[1]]) == len(theirs[row[2]]) == 1 and ours[row[1]] != theirs[row[2]]
+    ]
+    if wrong:
+        (one, two), (key, a, b) = columns, wrong[0]
+        raise UsageError(
+            asked,
+            f"the columns '{one}' and '{two}' name different classes in {len(wrong)} of "
+            f"{len(rows)} rows, first for '{key}': {one} {a!r} and {two} {b!r}",
+            "Keep the column that is right, and rename or delete the other.",
+        )
 
 
 def _key(text: str) -> str:
@@ -128,7 +182,8 @@ def match_labels(
         Class of each file: joined by the full relative name, else by the base name where no other
         file and no other label has it.
     taxonomy : Taxonomy
-        A label is the id of a class, its name where no other class bears it, or its path.
+        A label is the id of a class, its name (in any case) where no other class bears it, or its
+        path of ids or of names: the same as in a prompt file.
     level : str or int, optional
         Labels become the groups of this level, and may be groups already.
 
@@ -149,23 +204,24 @@ def match_labels(
         raise UsageError(
             "join the images with their labels",
             f"none of the {len(keys)} images is among the {len(labels)} labels "
-            f"(images: {_some(keys)}; labels: {_some(list(labels))})",
+            f"(images: {quoted(keys, 3)}; labels: {quoted(list(labels), 3)})",
             "Names are relative to the folder of the images; base names will do if unique.",
         )
-    known = _class_index(taxonomy, level)
-    unknown = Counter(label for label in joined.values() if known.get(label) is None)
+    places = _places(set(joined.values()), taxonomy, level)
+    unknown = Counter(label for label in joined.values() if len(places[label]) != 1)
     if unknown:
-        clash = [name for name in unknown if name in known]
+        clash = [name for name in unknown if places[name]]
         raise UsageError(
             "use the labels",
-            f"{unknown.total()} of {len(joined)} name no class: {_some(list(unknown))}"
-            + (f"; several classes bear the name {_some(clash)}" if clash else ""),
-            f"Labels are ids such as {taxonomy.class_ids[0]!r}, or names that one class bears.",
+            f"{unknown.total()} of {len(joined)} name no class: {quoted(list(unknown), 3)}"
+            + (f"; several classes bear the name {quoted(clash, 3)}" if clash else ""),
+            f"Labels are ids such as {taxonomy.class_ids[0]!r}, names that one class bears, or "
+            "paths.",
         )
     order = [i for i, key in enumerate(keys) if key in joined]
     return Matched(
         rows=np.array(order, np.intp),
-        labels=np.array([known[joined[keys[i]]] for i in order], np.intp),
+        labels=np.array([places[joined[keys[i]]][0] for i in order], np.intp),
         without=tuple(key for key in keys if key not in joined),
     )
 
@@ -184,26 +240,23 @@ def _join(keys: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
     return joined
 
 
-def _class_index(taxonomy: Taxonomy, level: str | int | None) -> dict[str, int | None]:
-    """What may be written for a class, ids first; None for a name that several classes bear."""
-    own = range(len(taxonomy))
-    trees = [(taxonomy, list(own))]
+def _places(
+    labels: Collection[str], taxonomy: Taxonomy, level: str | int | None
+) -> dict[str, list[int]]:
+    """Classes, or groups of the level, that each label may mean; ids where all labels are ids."""
+    trees = [(taxonomy, list(range(len(taxonomy))))]
     if level is not None:
         cut, index = taxonomy.cut(level)
         trees = [(taxonomy, index.tolist()), (cut, list(range(len(cut))))]
-    found: dict[str, int | None] = {}
-    for tree, place in trees:
-        for k, node_id in enumerate(tree.class_ids):
-            found.setdefault(node_id, place[k])
-    for tree, place in trees:
-        for k, node_id in enumerate(tree.class_ids):
-            found.setdefault(tree.path_string(node_id), place[k])
-        unique = tree.unique_names()
-        for k, node in enumerate(tree.classes):
-            found.setdefault(node.name, place[k] if unique.get(node.name) == node.id else None)
-    return found
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(repr(n) for n in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    place = {
+        node_id: row
+        for tree, rows in trees
+        for node_id, row in zip(tree.class_ids, rows, strict=True)
+    }
+    if place.keys() >= set(labels):
+        return {label: [place[label]] for label in labels}
+    found: dict[str, set[int]] = {label: set() for label in labels}
+    for tree, _ in trees:
+        for label, ids in bearers(labels, tree).items():
+            found[label] |= {place[node_id] for node_id in ids}
+    return {label: sorted(rows) for label, rows in found.items()}

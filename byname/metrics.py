@@ -23,10 +23,14 @@ __all__ = [
     "geometric_mean",
     "harmonic_mean",
     "hd_at_k",
+    "hd_each",
+    "hierarchical_from_sums",
+    "hierarchical_parts",
     "hierarchical_scores",
     "lca_nodes",
     "severity",
     "topk_accuracy",
+    "topk_each",
     "tree_distance",
     "with_floor",
     "worst_classes",
@@ -58,8 +62,13 @@ def topk_accuracy(ranked: Ints, labels: Ints, k: int = 1) -> float:
     >>> topk_accuracy(np.array([[0, 1], [1, 0]]), np.array([0, 0]), 1)
     0.5
     """
+    return _mean(topk_each(ranked, labels, k))
+
+
+def topk_each(ranked: Ints, labels: Ints, k: int = 1) -> NDArray[np.bool_]:
+    """Whether the label of each image is among the first k answers; see :func:`topk_accuracy`."""
     ranked, labels = np.asarray(ranked), np.asarray(labels)
-    return _mean((ranked[:, :k] == labels[:, None]).any(axis=1))
+    return np.asarray((ranked[:, :k] == labels[:, None]).any(axis=1))
 
 
 def class_accuracy(correct: NDArray[Any], labels: Ints, K: int) -> tuple[Floats, Ints]:
@@ -305,9 +314,14 @@ def hd_at_k(distance: Floats, k: int = 1) -> float:
     >>> hd_at_k(np.array([[0.0, 2.0], [1.0, 2.0]]), 2)
     1.25
     """
+    return _mean(hd_each(distance, k))
+
+
+def hd_each(distance: Floats, k: int = 1) -> Floats:
+    """Mean distance of the first k answers of each image; see :func:`hd_at_k`."""
     _at_least_one("HD@k", k)
     distance = np.asarray(distance, np.float64)
-    return _mean(balanced_accuracy(distance.reshape(len(distance), -1)[:, :k]))
+    return np.asarray(balanced_accuracy(distance.reshape(len(distance), -1)[:, :k]))
 
 
 def hierarchical_scores(taxonomy: Taxonomy, labels: Ints, nodes: Ints) -> dict[str, float]:
@@ -328,16 +342,24 @@ def hierarchical_scores(taxonomy: Taxonomy, labels: Ints, nodes: Ints) -> dict[s
     >>> hierarchical_scores(t, np.array([0, 0]), t.leaf_index[[0, 1]])
     {'precision': 0.5, 'recall': 0.5, 'f1': 0.5}
     """
-    true = taxonomy.leaf_index[labels]
-    nodes = np.maximum(nodes, 0)
-    both = taxonomy.depths[lca_nodes(taxonomy, true, nodes)].sum()
-    said, right = taxonomy.depths[nodes].sum(), taxonomy.depths[true].sum()
-    found = {
+    sums = (part.sum() for part in hierarchical_parts(taxonomy, labels, nodes))
+    return {name: float(value) for name, value in hierarchical_from_sums(*sums).items()}
+
+
+def hierarchical_parts(taxonomy: Taxonomy, labels: Ints, nodes: Ints) -> tuple[Ints, Ints, Ints]:
+    """For each image |A(answer) & A(true)|, |A(answer)|, |A(true)|: :func:`hierarchical_scores`."""
+    true, nodes = taxonomy.leaf_index[labels], np.maximum(nodes, 0)
+    both = taxonomy.depths[lca_nodes(taxonomy, true, nodes)]
+    return both, taxonomy.depths[nodes], taxonomy.depths[true]
+
+
+def hierarchical_from_sums(both: Any, said: Any, true: Any) -> dict[str, Floats]:
+    """Hierarchical precision, recall and F1 from the sums of the parts over images."""
+    return {
         "precision": divide(both, said),
-        "recall": divide(both, right),
-        "f1": divide(2 * both, said + right),
+        "recall": divide(both, true),
+        "f1": divide(2 * both, said + true),
     }
-    return {name: float(value) for name, value in found.items()}
 
 
 def _mean(values: NDArray[Any]) -> float:

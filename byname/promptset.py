@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from byname.errors import PromptError
+from byname.errors import PromptError, quoted
 from byname.files import write_text
 from byname.taxonomy import Taxonomy
 
@@ -41,7 +41,7 @@ class Pair(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     a: str
     b: str
-    texts: tuple[str, ...]
+    texts: tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class Provenance(BaseModel):
@@ -194,9 +194,9 @@ class PromptSet(BaseModel):
         if missing or extra:
             parts = []
             if missing:
-                parts.append(f"no texts for {_some(missing)}")
+                parts.append(f"no texts for {quoted(missing)}")
             if extra:
-                parts.append(f"texts for unknown classes {_some(extra)}")
+                parts.append(f"texts for unknown classes {quoted(extra)}")
             raise PromptError(
                 "match the prompts with the classes",
                 " and ".join(parts),
@@ -208,8 +208,3 @@ class PromptSet(BaseModel):
         """Counts for provenance: classes, texts, kinds."""
         kinds = Counter(p.kind for prompts in self.classes.values() for p in prompts)
         return {"classes": len(self.classes), "texts": sum(kinds.values()), "kinds": dict(kinds)}
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(repr(n) for n in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

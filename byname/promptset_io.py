@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from byname.errors import PromptError
-from byname.files import parse_json
+from byname.errors import PromptError, quoted
+from byname.files import guess_delimiter, parse_json
+from byname.names import bearers, name_path
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.taxonomy import Taxonomy
 
-__all__ = ["TEMPLATE", "fill_missing", "load_prompts", "read_json", "read_prompts", "read_replies"]
+__all__ = [
+    "TEMPLATE",
+    "fill_missing",
+    "load_prompts",
+    "read_json",
+    "read_pairs",
+    "read_prompts",
+    "read_replies",
+]
 
 TEMPLATE = "a photo of a {}."  # what a class without texts gets, where that is allowed
+_PAIRS = "Give a CSV file with the columns a and b, or JSON: [[a, b], ...]."
 _SHAPE = 'Give {"class": ["text", ...]} or byname-prompts/1; see docs/formats.md.'
 
 
@@ -65,6 +77,13 @@ def load_prompts(path: str | Path, taxonomy: Taxonomy) -> PromptSet:
                 raise PromptError(
                     asked, f"text {blank[0]} of {class_id!r} is empty", "Write it, or leave it out."
                 )
+        for pair in made.pairs:
+            if not all(text.strip() for text in pair.texts):
+                raise PromptError(
+                    asked,
+                    f"a text of {pair.a!r} against {pair.b!r} is empty",
+                    "Write it, or leave it out.",
+                )
         return made
     if not isinstance(raw, dict):
         raise PromptError(asked, f"it holds a {type(raw).__name__}, not an object", _SHAPE)
@@ -93,7 +112,13 @@ def fill_missing(
     Raises
     ------
     PromptError
-        For texts of unknown classes and, where that is not allowed, classes without texts.
+        For texts and pairs of unknown classes and, where that is not allowed, classes without
+        texts.
+
+    Warns
+    -----
+    UserWarning
+        For pairs with texts in one direction only, which are of no use.
 
     Examples
     --------
@@ -101,18 +126,19 @@ def fill_missing(
     ...              ).texts("cat")
     ['a photo of a cat.']
     """
+    _check_pairs(made, taxonomy)
     missing = [i for i in taxonomy.class_ids if not made.classes.get(i)]
     if not missing or set(made.classes) - set(taxonomy.class_ids):
         return made.align(taxonomy)
     if not allow_missing:
         raise PromptError(
             "match the prompts with the classes",
-            f"no texts for {len(missing)} of {len(taxonomy)} classes: {_some(missing)}",
+            f"no texts for {len(missing)} of {len(taxonomy)} classes: {quoted(missing)}",
             do,
         )
     warnings.warn(
         f"{len(missing)} of {len(taxonomy)} classes have no texts and get '{TEMPLATE}': "
-        f"{_some(missing)}",
+        f"{quoted(missing)}",
         stacklevel=3,
     )
     filled = {
@@ -120,6 +146,94 @@ def fill_missing(
         for i in missing
     }
     return made.model_copy(update={"classes": {**made.classes, **filled}}).align(taxonomy)
+
+
+def _check_pairs(made: PromptSet, taxonomy: Taxonomy) -> None:
+    told = {(pair.a, pair.b) for pair in made.pairs if pair.texts}
+    known = set(taxonomy.class_ids)
+    if unknown := dict.fromkeys(i for p in made.pairs for i in (p.a, p.b) if i not in known):
+        raise PromptError(
+            "match the prompts with the classes",
+            f"pairs name unknown classes {quoted(list(unknown))}",
+            "Ids must be equal; 'byname taxonomy convert FILE classes.csv' lists yours.",
+        )
+    if one_way := [f"{a} against {b}" for a, b in sorted(told) if (b, a) not in told]:
+        warnings.warn(
+            f"{len(one_way)} of {len(told)} pairs have texts in one direction only and are not "
+            f"used: {quoted(one_way)}",
+            stacklevel=4,
+        )
+
+
+def read_pairs(path: str | Path, taxonomy: Taxonomy) -> list[tuple[str, str]]:
+    """Pairs of class ids from a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV or TSV with the columns ``a`` and ``b``, or JSON: a list of two-element lists or of
+        objects with ``a`` and ``b``. Classes are named by id, by name where one class bears it, or
+        by path, as in :func:`read_prompts`.
+    taxonomy : Taxonomy
+
+    Raises
+    ------
+    PromptError
+        For a file that cannot be read or holds no pair, classes that are unknown or share a name,
+        and a class paired with itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "p.csv").write_text("a,b\\ncat,Dog\\n")
+    ...     read_pairs(Path(folder, "p.csv"), Taxonomy.from_names(["cat", "dog"]))
+    [('cat', 'dog')]
+    """
+    path = Path(path)
+    asked = f"read the pairs in '{path}'"
+    raw = _json_pairs(path, asked) if path.suffix.lower() == ".json" else _csv_pairs(path, asked)
+    if not raw:
+        raise PromptError(asked, "it holds no pair", _PAIRS)
+    meant, made = bearers([key for pair in raw for key in pair], taxonomy), []
+    for number, pair in enumerate(raw, 1):
+        for key in pair:
+            ids = meant[key]
+            if len(ids) != 1:
+                seen = "is no class" if not ids else f"may be {quoted(ids)}"
+                raise PromptError(
+                    asked, f"{key!r} of pair {number} {seen}", "Give ids, names or paths."
+                )
+        a, b = (meant[key][0] for key in pair)
+        if a == b:
+            raise PromptError(asked, f"pair {number} is {a!r} twice", "Give two classes.")
+        made.append((a, b))
+    return made
+
+
+def _json_pairs(path: Path, asked: str) -> list[tuple[str, str]]:
+    made = []
+    raw = read_json(path, asked, _PAIRS)
+    for number, item in enumerate(raw if isinstance(raw, list) else [raw], 1):
+        two = [item.get("a"), item.get("b")] if isinstance(item, dict) else item
+        if not isinstance(two, list) or [type(key) for key in two] != [str, str]:
+            raise PromptError(asked, f"pair {number} is not two texts", _PAIRS)
+        made.append((two[0], two[1]))
+    return made
+
+
+def _csv_pairs(path: Path, asked: str) -> list[tuple[str, str]]:
+    try:
+        text = _bytes(path, asked).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(asked, f"it is not UTF-8: {error.reason}", _PAIRS) from None
+    table = csv.DictReader(io.StringIO(text, ""), delimiter=guess_delimiter(text, path.suffix))
+    try:
+        if not {"a", "b"} <= set(table.fieldnames or ()):
+            raise PromptError(asked, f"its columns are {table.fieldnames or 'none'}", _PAIRS)
+        return [(row["a"] or "", row["b"] or "") for row in table]
+    except csv.Error as error:
+        raise PromptError(asked, f"line {table.line_num}: {error}", _PAIRS) from None
 
 
 def read_replies(path: str | Path) -> Iterator[tuple[int, str, str]]:
@@ -213,19 +327,13 @@ def _prompts(value: Any, key: str, asked: str) -> tuple[Prompt, ...]:
 
 def _class_ids(raw: Mapping[str, Any], taxonomy: Taxonomy, asked: str) -> dict[str, str]:
     """Class id of every key."""
-    if set(raw) <= set(taxonomy.class_ids):
-        return {key: key for key in raw}
-    tables = _tables(taxonomy)
     found: dict[str, str] = {}
     clashes, unknown = [], []
-    for key in raw:
-        ids = _bearers(key, tables)
+    for key, ids in bearers(raw, taxonomy).items():
         if len(ids) == 1:
             found[key] = ids[0]
         elif ids:
-            paths = ", ".join(repr(_name_path(taxonomy, i)) for i in ids[:5])
-            more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-            clashes.append(f"{key!r} may be {paths}{more}")
+            clashes.append(f"{key!r} may be {quoted([name_path(taxonomy, i) for i in ids])}")
         else:
             unknown.append(key)
     if clashes:
@@ -238,7 +346,7 @@ def _class_ids(raw: Mapping[str, Any], taxonomy: Taxonomy, asked: str) -> dict[s
     if unknown:
         raise PromptError(
             asked,
-            f"there are no classes {_some(unknown)}",
+            f"there are no classes {quoted(unknown)}",
             "Keys are ids, names or paths of classes; "
             "'byname taxonomy convert FILE classes.csv' lists yours.",
         )
@@ -250,33 +358,3 @@ def _class_ids(raw: Mapping[str, Any], taxonomy: Taxonomy, asked: str) -> dict[s
             )
         owners[class_id] = key
     return found
-
-
-def _tables(taxonomy: Taxonomy) -> list[dict[str, list[str]]]:
-    """Bearers of each exact id or name, each name in any case, and each path; in this order."""
-    exact: dict[str, list[str]] = {}
-    folded: dict[str, list[str]] = {}
-    paths: dict[str, list[str]] = {}
-    for node in taxonomy.classes:
-        for table, keys in (
-            (exact, {node.id, node.name}),
-            (folded, {node.name.casefold()}),
-            (paths, {taxonomy.path_string(node.id), _name_path(taxonomy, node.id)}),
-        ):
-            for key in keys:
-                table.setdefault(key, []).append(node.id)
-    return [exact, folded, paths]
-
-
-def _bearers(key: str, tables: list[dict[str, list[str]]]) -> list[str]:
-    exact, folded, paths = tables
-    return exact.get(key) or folded.get(key.strip().casefold()) or paths.get(key) or []
-
-
-def _name_path(taxonomy: Taxonomy, node_id: str) -> str:
-    return "/".join(taxonomy.node(i).name for i in taxonomy.path(node_id))
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(repr(n) for n in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -11,7 +11,7 @@ import json
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,10 +20,17 @@ from byname.promptset import Prompt, PromptSet, Provenance
 from byname.stage import PromptMember
 from byname.taxonomy import Taxonomy
 
-__all__ = ["Query", "QueryMember", "clean_reply", "query_id"]
+__all__ = ["Query", "QueryMember", "clean_reply", "is_refusal", "query_id"]
 
 # A last line that is nothing but the number of a list item: the reply was cut there.
 _LONE_NUMBER = re.compile(r"(?:^|\n)[ \t]*\(?\d+[.)]*[ \t]*$")
+# The same on one line: "Here are the differences: 1". An item such as "- horns: 1" is none.
+_CUT_HEADING = re.compile(r"(?:^|\n)(?![ \t]*(?:[-*+_•]|\(?\d))[^\n]*:[ \t]*\(?1[.)]*$")
+_REFUSAL = re.compile(
+    r"(?:i['’]?m sorry|i am sorry|sorry[,.]|as an ai\b|unfortunately, i\b"
+    r"|i(?: am|['’]?m) (?:unable|not able)\b|i can(?:no|['’])t\b)",
+    re.IGNORECASE,
+)
 
 
 def query_id(class_id: str, about: str, kind: str, text: str) -> str:
@@ -92,6 +99,17 @@ class Query:
         return cls(key, class_id, about, kind, text, stop, temperature, max_tokens)
 
 
+def is_refusal(reply: str) -> bool:
+    """Whether a reply begins as those do that give no answer.
+
+    Examples
+    --------
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I see a red apple.")
+    (True, False)
+    """
+    return bool(_REFUSAL.match(reply.lstrip(" \t\r\n\"'“*_")))
+
+
 def clean_reply(reply: str) -> str:
     """The reply without space around it, and without a list number at which it was cut.
 
@@ -102,8 +120,10 @@ def clean_reply(reply: str) -> str:
     --------
     >>> clean_reply(" It is red. "), clean_reply("1"), clean_reply("It differs as follows:\\n\\n1")
     ('It is red.', '', '')
+    >>> clean_reply("Here are the differences: 1")
+    ''
     """
-    text = reply.strip()
+    text = _CUT_HEADING.sub("", reply.strip()).rstrip()
     cut = _LONE_NUMBER.sub("", text).rstrip()
     return "" if cut != text and cut.endswith(":") else cut
 
@@ -130,6 +150,10 @@ class QueryMember(PromptMember):
         """What the options do or would do to the number of queries, one line each."""
         return []
 
+    def repeats(self, query: Query, text: str) -> Hashable:
+        """Key of a cleaned reply: of the replies of a class with one key, the first is kept."""
+        return text
+
     def level_of(self, taxonomy: Taxonomy, query: Query) -> int:
         """Level of a hierarchy of texts that the reply belongs to; -1 for none."""
         return -1
@@ -152,10 +176,10 @@ class QueryMember(PromptMember):
     def collect(self, taxonomy: Taxonomy, replies: Iterable[tuple[Query, str]]) -> PromptSet:
         """The prompt set that the replies make.
 
-        Replies are cleaned by :func:`clean_reply`; empty ones and exact repetitions within a class
-        are dropped and counted in the provenance. Texts come in the order of the queries,
-        whatever the order of the replies; several replies to one query are all kept. A class
-        without any text left is not in the set.
+        Replies are cleaned by :func:`clean_reply`; empty ones, refusals and repetitions within a
+        class (:meth:`repeats`) are dropped and counted in the provenance. Texts come in the order
+        of the queries, whatever the order of the replies; several replies to one query are all
+        kept. A class without any text left is not in the set.
 
         Parameters
         ----------
@@ -170,9 +194,9 @@ class QueryMember(PromptMember):
         given: dict[str, list[str]] = {}
         for query, reply in replies:
             given.setdefault(query.id, []).append(reply)
-        planned, dropped = hashlib.sha256(), Counter(empty=0, number=0, duplicate=0)
+        planned, dropped = hashlib.sha256(), Counter(empty=0, number=0, refusal=0, duplicate=0)
         classes: dict[str, list[Prompt]] = {node_id: [] for node_id in taxonomy.class_ids}
-        seen: dict[str, set[str]] = {node_id: set() for node_id in taxonomy.class_ids}
+        seen: dict[str, set[Hashable]] = {node_id: set() for node_id in taxonomy.class_ids}
         n_queries = 0
         for query in self.queries(taxonomy):
             n_queries += 1
@@ -181,10 +205,12 @@ class QueryMember(PromptMember):
                 text = clean_reply(reply)
                 if not text:
                     dropped["number" if reply.strip() else "empty"] += 1
-                elif text in seen[query.class_id]:
+                elif is_refusal(text):
+                    dropped["refusal"] += 1
+                elif (key := self.repeats(query, text)) in seen[query.class_id]:
                     dropped["duplicate"] += 1
                 else:
-                    seen[query.class_id].add(text)
+                    seen[query.class_id].add(key)
                     level = self.level_of(taxonomy, query)
                     made = Prompt(text=text, kind=query.kind, about=query.about, level=level)
                     classes[query.class_id].append(made)

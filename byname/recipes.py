@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
             paper="Liang & Davis, Making Better Mistakes in CLIP-Based Zero-Shot Classification "
             "with Hierarchy-Aware Language Prompts, arXiv 2503.02248",
             notes="Needs a prompt file (--prompts FILE.json); 'byname prompts make' helps to write "
-            "one. With --decide crm mistakes get milder still.",
+            "one. --decide crm can make mistakes milder where probabilities are calibrated.",
         ),
         Recipe(
             name="hie",
@@ -247,7 +247,7 @@ def _named(spec: str) -> Recipe:
             f"'{name}' takes no parameters",
             "Give parameters to one of its stages, as in --decide 'reject[min_probability=0.6]'.",
         )
-    names = [*RECIPES, *known]
+    names = list(dict.fromkeys([*RECIPES, *known]))
     close = difflib.get_close_matches(name, names, 1)
     seen = f"there is no recipe '{name}'"
     guess = f"Did you mean '{close[0]}'? " if close else ""

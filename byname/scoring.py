@@ -15,8 +15,8 @@ from scipy import sparse
 from byname import calibration as cal
 from byname import metrics as met
 from byname import ops
-from byname.bootstrap import Metric, SumMetric, draw_values, interval
-from byname.errors import UsageError
+from byname.bootstrap import Interval, Metric, SumMetric, difference, draw_values, interval
+from byname.errors import UsageError, quoted
 from byname.stage import Answer
 from byname.taxonomy import Taxonomy
 
@@ -25,6 +25,7 @@ __all__ = [
     "Predicted",
     "Table",
     "baseline_of",
+    "check_baseline",
     "check_metrics",
     "ranks_for",
     "score",
@@ -64,15 +65,15 @@ class Predicted:
     taxonomy: Taxonomy
 
 
-def split_list(text: str) -> list[str]:
-    """Split at the commas outside brackets.
+def split_list(text: str, at: str = ",") -> list[str]:
+    """Split at the commas, or another character, outside brackets.
 
     Examples
     --------
     >>> split_list("plain, cpe[per_class=true,rounds=2]")
     ['plain', 'cpe[per_class=true,rounds=2]']
     """
-    return [part for p in re.split(r",(?![^\[]*\])", text) if (part := p.strip())]
+    return [part for p in re.split(rf"{re.escape(at)}(?![^\[]*\])", text) if (part := p.strip())]
 
 
 def check_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
@@ -152,28 +153,28 @@ def _single(
     answer, taxonomy = predicted.answer, predicted.taxonomy
     true, first = taxonomy.leaf_index[labels], answer.node[:, 0]
     distance = met.tree_distance(taxonomy, labels, answer.node)
+    both, said, all_true = met.hierarchical_parts(taxonomy, labels, first)
     covered = (answer.decision != "reject") & (first > 0)
     found = {
         "n": np.ones(len(labels)),
         "answered": first > 0,
         "distance": distance[:, 0],
-        "mistakes": first != true,
+        "mistakes": distance[:, 0] > 0,
         "nll": cal.nll_each(predicted.S, labels),
         "brier": cal.brier_each(ops.softmax(np.asarray(predicted.S, np.float64)), labels),
         "covered": covered,
         "wrong": covered & ~_contains(predicted, labels),
         "depth": covered * taxonomy.depths[first],
-        "both": taxonomy.depths[met.lca_nodes(taxonomy, true, first)],
-        "said": taxonomy.depths[first],
-        "true": taxonomy.depths[true],
+        "both": both,
+        "said": said,
+        "true": all_true,
     }
     for name in names:
         numbered = _NUMBERED.fullmatch(name)
         if numbered and numbered[1] == "top":
-            ranks = answer.node[:, : int(numbered[2])]
-            found[name] = (ranks == true[:, None]).any(axis=1)
+            found[name] = met.topk_each(answer.node, true, int(numbered[2]))
         elif numbered and numbered[1] == "hd":
-            found[name] = met.balanced_accuracy(distance[:, : int(numbered[2])])
+            found[name] = met.hd_each(distance, int(numbered[2]))
     return found
 
 
@@ -182,9 +183,8 @@ _RATIOS = {
     "severity": ("distance", "mistakes"),
     "risk": ("wrong", "covered"),
     "depth": ("depth", "covered"),
-    "hprecision": ("both", "said"),
-    "hrecall": ("both", "true"),
 }
+_HIERARCHICAL = {"hprecision": "precision", "hrecall": "recall", "hf1": "f1"}
 
 
 def _finish(name: str, fixed: NDArray[np.intp], layout: dict[str, slice], sums: Floats) -> Floats:
@@ -196,8 +196,9 @@ def _finish(name: str, fixed: NDArray[np.intp], layout: dict[str, slice], sums: 
         above, below = get(_MEANS[name]), get("n")
     elif name in _RATIOS:
         above, below = map(get, _RATIOS[name])
-    elif name == "hf1":
-        above, below = 2 * get("both"), get("said") + get("true")
+    elif name in _HIERARCHICAL:
+        parts = met.hierarchical_from_sums(get("both"), get("said"), get("true"))
+        return parts[_HIERARCHICAL[name]][:, 0]
     elif name == "ece":
         return np.asarray(
             cal.ece_from_sums(get("bin_confidence"), get("bin_right"), get("answered")[:, 0])
@@ -251,10 +252,41 @@ def _class_accuracy(
     return met.class_accuracy(correct, labels, len(predicted.taxonomy))
 
 
-def baseline_of(names: Iterable[str]) -> str | None:
-    """``plain`` where it is among the recipes, else the first; None where there is none."""
+def baseline_of(names: Iterable[str], wanted: str | None = None) -> str | None:
+    """The recipe that is wanted, else ``plain`` where it is among them, else the first.
+
+    None where there is none, or not the wanted one.
+
+    Examples
+    --------
+    >>> baseline_of(["ensemble", "plain"]), baseline_of(["ensemble", "plain"], "ensemble")
+    ('plain', 'ensemble')
+    """
     names = list(names)
+    if wanted is not None:
+        return wanted if wanted in names else None
     return "plain" if "plain" in names else next(iter(names), None)
+
+
+def check_baseline(wanted: str | None, names: Iterable[str]) -> None:
+    """Raise UsageError for a baseline that is none of the recipes."""
+    names = list(names)
+    if wanted is not None and wanted not in names:
+        raise UsageError(
+            f"use the baseline '{wanted}'",
+            f"it is none of the recipes {quoted(names)}",
+            "Name it as it is named among the recipes, or add it to them.",
+        )
+
+
+def _baseline(predictions: Mapping[str, Predicted | str], wanted: str | None) -> str | None:
+    check_baseline(wanted, predictions)
+    reason = None if wanted is None else predictions[wanted]
+    if isinstance(reason, str):
+        asked = f"compare with the baseline '{wanted}'"
+        raise UsageError(asked, f"it was skipped: {reason}", "Choose another --baseline.")
+    ran = [name for name, p in predictions.items() if isinstance(p, Predicted)]
+    return baseline_of(ran, wanted)
 
 
 def score(
@@ -266,6 +298,7 @@ def score(
     seed: int = 0,
     confidence: float = 0.95,
     differences: bool = False,
+    baseline: str | None = None,
 ) -> Table:
     """Metrics with percentile intervals, all recipes over the same draws of images.
 
@@ -279,7 +312,9 @@ def score(
     draws, seed, confidence
         Number of draws, their seed, level of the intervals.
     differences : bool
-        Add to each metric its paired difference from the baseline.
+        Add each metric's paired difference from the baseline.
+    baseline : str, optional
+        What is compared with: see :func:`baseline_of`, over the recipes that ran.
 
     Returns
     -------
@@ -287,23 +322,24 @@ def score(
         ``{recipe: {metric: {"value", "low", "high"}}}``, or ``{recipe: {"skipped": reason}}``;
         None for what is not defined. ``hm`` and ``gm`` have ``floor`` and ``floored`` beside
         them where classes were raised to the floor.
+
+    Raises
+    ------
+    UsageError
+        For an unknown metric, and a baseline that is no recipe or was skipped.
     """
-    names = check_metrics(metrics)
+    names, base = check_metrics(metrics), _baseline(predictions, baseline)
     done = {name: p for name, p in predictions.items() if isinstance(p, Predicted)}
-    base, fixed = baseline_of(done), np.zeros(0, np.intp)
+    fixed = np.zeros(0, np.intp)
     if base is not None:
         accuracy, _ = _class_accuracy(done[base], labels)
         fixed = met.worst_classes(accuracy, len(accuracy))
-    drawn = draw_values(
-        {
-            f"{metric}@{recipe}": function
-            for recipe, predicted in done.items()
-            for metric, function in _metrics(predicted, labels, names, fixed).items()
-        },
-        len(labels),
-        draws=draws,
-        seed=seed,
-    )
+    functions = {
+        f"{metric}@{recipe}": function
+        for recipe, predicted in done.items()
+        for metric, function in _metrics(predicted, labels, names, fixed).items()
+    }
+    drawn = draw_values(functions, len(labels), draws=draws, seed=seed)
     table: Table = {
         recipe: {"skipped": predicted}
         if isinstance(predicted, str)
@@ -311,10 +347,14 @@ def score(
         for recipe, predicted in predictions.items()
     }
     for recipe, predicted in done.items():
-        raised = int(met.with_floor(*_class_accuracy(predicted, labels))[1].sum())
-        for name in {"hm", "gm"} & set(names) if raised else ():
-            table[recipe][name] |= {"floor": met.FLOOR, "floored": raised}
+        _name_floor(table[recipe], predicted, labels)
     return table
+
+
+def _name_floor(row: dict[str, Any], predicted: Predicted, labels: NDArray[np.intp]) -> None:
+    raised = int(met.with_floor(*_class_accuracy(predicted, labels))[1].sum())
+    for name in {"hm", "gm"} & row.keys() if raised else ():
+        row[name] |= {"floor": met.FLOOR, "floored": raised}
 
 
 def _row(
@@ -327,14 +367,12 @@ def _row(
     """The metrics of one recipe, with differences from ``base`` where it is another recipe."""
     row: dict[str, Any] = {}
     for name in names:
-        value, many = drawn[f"{name}@{recipe}"]
-        row[name] = _entry(value, many, confidence)
+        own = drawn[f"{name}@{recipe}"]
+        row[name] = _entry(interval(*own, confidence))
         if base not in (None, recipe):
-            other, others = drawn[f"{name}@{base}"]
-            row[name]["difference"] = _entry(value - other, many - others, confidence)
+            row[name]["difference"] = _entry(difference(own, drawn[f"{name}@{base}"], confidence))
     return row
 
 
-def _entry(value: float, drawn: Floats, level: float) -> dict[str, Any]:
-    found = interval(value, drawn, level)._asdict()
-    return {key: float(x) if np.isfinite(x) else None for key, x in found.items()}
+def _entry(found: Interval) -> dict[str, Any]:
+    return {key: float(x) if np.isfinite(x) else None for key, x in found._asdict().items()}

@@ -19,6 +19,7 @@ from byname.errors import (
     NeedsError,
     TaxonomyError,
     UnsafeFileError,
+    quoted,
 )
 from byname.ops import unit
 from byname.stage import Batch, ClassTexts, parse_spec
@@ -247,9 +248,9 @@ def _check_shapes(
 
 def _check_classes(asked: str, classes: Sequence[str]) -> None:
     counts = Counter(map(clean_text, classes))
-    twice = [repr(name) for name, n in counts.items() if n > 1]
+    twice = [name for name, n in counts.items() if n > 1]
     if twice:
-        seen = f"{len(twice)} class names stand twice: {', '.join(twice[:5])}"
+        seen = f"{len(twice)} class names stand twice: {quoted(twice)}"
         raise EmbeddingsError(asked, seen, "Names are the ids of a task: make them unique.")
 
 
@@ -296,8 +297,8 @@ def _taxonomy(classes: Sequence[str], source: str | os.PathLike[str] | Taxonomy 
     missing = [name for name, node in leaf.items() if node is None]
     extra = sorted(ids - set(leaf.values()))
     if missing or extra or len(set(leaf.values())) < len(leaf):
-        parts = [f"no leaf for the classes {_some(missing)}"] if missing else []
-        parts += [f"no class for the leaves {_some(extra)}"] if extra else []
+        parts = [f"no leaf for the classes {quoted(missing)}"] if missing else []
+        parts += [f"no class for the leaves {quoted(extra)}"] if extra else []
         raise TaxonomyError(
             "match the taxonomy with the classes of the task",
             " and ".join(parts) or "two classes match one leaf",
@@ -318,8 +319,3 @@ def _taxonomy(classes: Sequence[str], source: str | os.PathLike[str] | Taxonomy 
         node = found.node(leaf[name] or "")
         nodes.append(Node(name, name, free.get(node.parent or ""), node.aliases, node.description))
     return Taxonomy(nodes, levels=found.levels)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(repr, names[:5])) + more

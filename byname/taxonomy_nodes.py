@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from byname.errors import TaxonomyError
+from byname.errors import TaxonomyError, some
 
 __all__ = ["Node", "check_nodes", "clean_text", "preorder", "slug_ids", "some"]
 
@@ -116,12 +116,6 @@ class Node:
             "description": clean_text(self.description),
         }.items():
             object.__setattr__(self, key, value)
-
-
-def some(items: Sequence[str], most: int = 5) -> str:
-    """The first items, and how many more there are."""
-    rest = len(items) - most
-    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_nodes(given: list[Node]) -> None:

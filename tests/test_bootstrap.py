@@ -93,6 +93,17 @@ def test_what_is_not_defined_is_left_out() -> None:
     assert endless == (0.5, 0.0, np.inf)
 
 
+def test_all_draws_count() -> None:
+    drawn = np.linspace(0, 1, 1001)  # in order: the first ones alone are all small
+    assert boot.interval(0.5, drawn, 0.5) == pytest.approx((0.5, 0.25, 0.75))
+    assert boot.interval(0.5, drawn[::-1], 0.5) == pytest.approx((0.5, 0.25, 0.75))
+
+
+def test_a_difference_is_taken_draw_by_draw() -> None:
+    a, b = (0.5, np.array([0.25, 0.75])), (0.25, np.array([0.0, 0.5]))
+    assert boot.difference(a, b) == (0.25, 0.25, 0.25)
+
+
 def test_no_draws_give_the_value_alone() -> None:
     found = boot.bootstrap(mean_of(np.array([0.0, 1.0])), 2, draws=0)
     assert found.value == 0.5

@@ -134,6 +134,34 @@ def test_without_output_a_table_is_shown(run: Run, task: Path) -> None:
     assert "haprompts was skipped: " in found.err
 
 
+def test_a_baseline_of_ones_own(run: Run, task: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.json"
+    arguments = ("--task", task, "-r", "plain,ensemble,haprompts", "--differences", "-o", output)
+    found = run(*arguments, "--baseline", "ensemble", "--metrics", "top1", "--draws", 20)
+    assert found.code == 0, found.err
+    assert "baseline ensemble" in found.err
+    table = json.loads(output.read_text())
+    assert "difference" in table["plain"]["top1"]
+    assert "difference" not in table["ensemble"]["top1"]
+    assert json.loads((tmp_path / "o.json.run.json").read_text())["baseline"] == "ensemble"
+    assert "'cpe': it is none of the recipes 'plain', " in bad(run, *arguments, "--baseline", "cpe")
+    refused = run(*arguments, "--baseline", "haprompts", "-q")
+    assert refused.code == 2
+    assert "cannot compare with the baseline 'haprompts': it was skipped: " in refused.err
+
+
+def test_every_metric_has_a_name(run: Run, task: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.json"
+    names = ["hprecision", "hrecall", "hf1", "hd1", "hd3", "worst_two", "top2"]
+    arguments = ("--task", task, "-r", "plain", "-o", output, "--draws", 20)
+    found = run(*arguments, "--metrics", ",".join(names))
+    assert found.code == 0, found.err
+    row = json.loads(output.read_text())["plain"]
+    assert list(row) == names
+    assert all(0 <= e["low"] <= e["high"] for e in row.values())
+    assert row["hprecision"]["value"] == row["hrecall"]["value"] == row["hf1"]["value"]  # flat
+
+
 def test_a_tree_and_a_level(run: Run, task: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree.csv"
     tree.write_text(
@@ -228,8 +256,9 @@ def test_wrong_labels_are_found_before_any_image_is_encoded(
     )
     labels = tmp_path / "l.csv"
     for text, message in (
-        ("file,klass\n1.png,cat\n", "it has no column class_id or id or label or name or class"),
+        ("file,klass\n1.png,cat\n", "it has no column class_id or label or name or class or id"),
         ("file,label\n1.png,lion\n", "1 of 1 name no class: 'lion'"),
+        ("file,class_id,label\n1.png,cat,DOG\n", "'class_id' and 'label' name different classes"),
         ("file,label\nx.png,cat\n", "none of the 8 images is among the 1 labels"),
     ):
         labels.write_text(text)

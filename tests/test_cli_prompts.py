@@ -154,8 +154,8 @@ def test_replies_to_unknown_queries(run: Run, replies: list[dict[str, Any]]) -> 
     assert told.code == 2
     assert told.err == (
         "error: cannot use the replies in 'r.jsonl': 2 of 9 answer no query of these classes, "
-        "first '00ff' on line 3. Use the classes, --style, --variant and --wording that the "
-        "queries were written with.\n"
+        "first '00ff' on line 3. Use the classes, --style, --variant, --pairs and --wording that "
+        "the queries were written with.\n"
     )
     assert not Path("p.json").exists()
 
@@ -240,3 +240,67 @@ def test_the_classifier_fills_in_or_names_what_is_missing(run: Run) -> None:
         Classifier("tree.json", FakeEncoder(), "haprompts").prepare()
     with pytest.raises(NeedsError, match="it needs 'level'"):
         Classifier(["a", "b"], FakeEncoder(), "hie", prompts="templates").predict(np.eye(2, 8))
+
+
+ATG = ("prompts", "make", "--style", "atg[kinds=name+analogous]", "-c", "cat,dog,car")
+
+
+def answered(run: Run, *more: str) -> list[dict[str, Any]]:
+    run(*ATG, "--emit", "q.jsonl", *more)
+    told = {"analogous": "- tiger", "one-to-one": "A:\n- whiskers\nB:\n- barking"}
+    found = lines("q.jsonl")
+    Path("r.jsonl").write_text(
+        "".join(json.dumps({"id": q["id"], "reply": told[q["kind"]]}) + "\n" for q in found)
+    )
+    return found
+
+
+def test_pairs_from_a_file(run: Run) -> None:
+    Path("pairs.csv").write_text("a,b\nCat,dog\n")
+    asked = answered(run, "--pairs", "pairs.csv")
+    assert [(q["class_id"], q["about"]) for q in asked][-1] == ("cat", "dog")
+    told = run(*ATG, "--pairs", "pairs.csv", "--replies", "r.jsonl", "-o", "p.json")
+    assert told.code == 0
+    pairs = json.loads(Path("p.json").read_text())["pairs"]
+    assert [(p["a"], p["b"]) for p in pairs] == [("cat", "dog"), ("dog", "cat")]
+
+
+def test_look_alikes_are_filtered_with_an_encoder(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneForAll:
+        def encode_texts(self, texts: Any) -> Any:
+            return np.ones((len(texts), 2)) / 2**0.5
+
+    loaded = []
+
+    def load(name: str) -> OneForAll:
+        loaded.append(name)
+        return OneForAll()
+
+    monkeypatch.setattr("byname.commands_prompts.load_encoder", load)
+    answered(run)
+    told = run(*ATG, "--replies", "r.jsonl", "-o", "p.json")
+    assert "look-alikes were not filtered: give --encoder" in told.err
+    assert "6 texts of 3 classes" in told.err
+    told = run(*ATG, "--replies", "r.jsonl", "-o", "p.json", "--encoder", "some")
+    assert loaded == ["some"]
+    assert "not filtered" not in told.err
+    assert "3 texts of 3 classes" in told.err
+    made = json.loads(Path("p.json").read_text())
+    assert made["provenance"]["answers_dropped"]["too close"] == 3
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ((*MAKE, "-c", "tree.json", "--pairs", "p.csv", "--dry-run"), "--pairs with 'haprompts'"),
+        ((*MAKE, "-c", "tree.json", "--encoder", "mini"), "--encoder with 'haprompts'"),
+        ((*ATG, "--encoder", "mini", "--emit", "q.jsonl"), "there are no replies yet"),
+        ((*ATG, "--pairs", "none.csv", "--dry-run"), "cannot read the pairs in 'none.csv'"),
+    ],
+)
+def test_options_of_atg(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    told = run(*arguments)
+    assert told.code == 2
+    assert words in told.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from byname import Classifier, cli
+from byname.advice import advice
 from byname.diagnose import diagnose, neighbours, signals
 from byname.embeddings import Embeddings
 from byname.encoders import PrecomputedEncoder
 from byname.errors import UsageError
 from byname.margins import cmm, pseudo_labels
-from byname.ops import unit
+from byname.ops import softmax, unit
+from byname.recipes import get_recipe
 from byname.stage import ClassTexts
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
@@ -41,7 +44,11 @@ def world(seed: int = 0, n: int = 30) -> tuple[ClassTexts, Any, Any]:
 def test_keys_and_order() -> None:
     texts, X, _ = world()
     found = diagnose(texts, X, "plain").to_dict()
-    assert set(found) == {"recipe", "n_images", "expected_accuracy", "worst", "classes"}
+    assert {"recipe", "n_images", "expected_accuracy", "worst", "classes"} < set(found)
+    assert set(found) - {"recipe", "n_images", "expected_accuracy", "worst", "classes"} == {
+        "notes",
+        "members",
+    }
     assert found["recipe"] == "plain"
     assert found["n_images"] == 90
     assert 0 < found["expected_accuracy"] < 1
@@ -69,8 +76,124 @@ def test_a_class_that_is_never_predicted() -> None:
     texts, X, _ = world()
     one = diagnose(texts, X, "plain").classes["hen"]
     assert (one.n, one.cmm, one.expected_accuracy, one.flag) == (0, None, 0.0, "never predicted")
-    assert one.next.startswith("byname diagnose IMAGES --classes CLASSES --prompts FILE.json")
+    assert one.next.startswith("byname prompts make --style haprompts --classes CLASSES --emit ")
     assert sum(c.share for c in one.confusions) <= 1 + 1e-9
+
+
+def test_confusions_of_a_class_that_is_never_second_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The winners of the ten images in which it is least behind."""
+    texts = ClassTexts(unit(np.array([[1.0, 0, 0], [0.9, 0.5, 0], [0.2, 0.1, -1]])),
+                       np.arange(3), Taxonomy(Node(n, n) for n in NAMES[:3]))  # fmt: skip
+    rng = np.random.default_rng(0)
+    X = unit(np.array([[1, 0.1, 0], [0.3, 1, 0]])[np.arange(40) % 2] + 0.1 * rng.random((40, 3)))
+    S = X @ texts.vectors.T
+    assert set(S.argmax(1)) == {0, 1}
+    assert (S.argmin(1) == 2).all(), "never second"
+    expected = S.argmax(1)[np.argsort(S.max(1) - S[:, 2])[:10]]
+    near = diagnose(texts, X, "plain").classes["cow"].confusions
+    assert sum(c.share for c in near) == pytest.approx(1)
+    share = {c.id: c.share for c in near}
+    for k, name in enumerate(NAMES[:2]):
+        assert share.get(name, 0) == pytest.approx((expected == k).mean())
+    whole = diagnose(texts, X, "plain").classes
+    monkeypatch.setattr(
+        "byname.ops.blocks", lambda n, size: [slice(i, min(i + 7, n)) for i in range(0, n, 7)]
+    )
+    again = diagnose(texts, X, "plain").classes
+    assert {i: one.confusions for i, one in again.items()} == {
+        i: one.confusions for i, one in whole.items()
+    }
+
+
+def test_ten_neighbours_have_a_say() -> None:
+    """q_i is the mean probability vector of the ten images most similar to image i."""
+    texts, X, _ = world()
+    S = 20 * X @ texts.vectors.T
+    y, P = S.argmax(1), softmax(S)
+    G = X @ X.T
+    np.fill_diagonal(G, -2)
+    q = P[np.argsort(-G, axis=1)[:, :10]].mean(axis=1)
+    found = signals(X, texts.vectors, S)
+    for k in range(3):
+        assert found.precision[k] == pytest.approx(q[y == k, k].mean())
+        assert found.recall[k] == pytest.approx(q[y == k, k].sum() / q[:, k].sum())
+    np.testing.assert_allclose(found.mass, q.mean(axis=0))
+
+
+def test_notes_say_what_must_not_be_compared_and_when_images_are_few() -> None:
+    texts, X, _ = world()
+    (note,) = diagnose(texts, X, "plain").notes
+    assert "do not compare those of different recipes" in note
+    assert len(X) >= 40
+    few, again = diagnose(texts, X[:39], "plain").notes
+    assert few.startswith("39 images for 4 classes are fewer than 10 a class")
+    assert again == note
+
+
+def test_what_the_members_learned() -> None:
+    texts, X, _ = world()
+    shared = ClassTexts(
+        unit(np.vstack([texts.vectors, texts.vectors + 0.1])),
+        np.tile(np.arange(4), 2),
+        texts.taxonomy,
+        np.repeat([0, 1], 4),
+    )
+    recipe = get_recipe("cpe", decide="backoff")
+    told = json.loads(json.dumps(diagnose(shared, X, recipe).to_dict()))["members"]
+    assert set(told) == {"cpe", "backoff"}
+    assert 1 <= told["cpe"]["effective_prompts"] <= told["cpe"]["prompts"] == 2
+    assert told["cpe"]["worst"] == [{"id": "hen", "cmm": None, "cmm_after": None}]
+    assert told["backoff"]["temperature"] >= 1
+    assert diagnose(texts, X, "plain").members == {}
+
+
+# -- what to do
+
+
+LINE = "byname diagnose 'my photos' --classes 'c l.csv' --lineage group,name"
+
+
+def pasted(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+def test_advice_is_better_texts_and_keeps_the_options() -> None:
+    for recipe in ("ensemble", "cpe"):
+        line = advice("weak", "a b", LINE + " --allow-missing", get_recipe(recipe))
+        assert pasted(line) == ["byname", "prompts", "make", "--style", "haprompts", "--classes",
+                                "c l.csv", "--lineage", "group,name", "--emit",
+                                "queries.jsonl"]  # fmt: skip
+        assert "'a b'" in line
+        assert line.endswith(f"then: {LINE} --allow-missing --prompts templates+FILE.json")
+    assert "cpe[" not in line
+    held = advice("weak", "a", LINE + " --prompts p.json --recipe cpe", get_recipe("cpe"))
+    assert held.endswith(f"{LINE} --recipe cpe --prompts p.json+FILE.json")
+    twice = advice("weak", "a", LINE + " --prompts templates+FILE.json", get_recipe("cpe"))
+    assert twice.endswith("--prompts templates+FILE.json+MORE.json")
+    assert "write the answers into MORE.json" in twice
+    own = advice("weak", "a", LINE + " --template 'a {}' --template 'b {}'", get_recipe("cpe"))
+    assert f"{LINE} --prompts templates+FILE.json, where --template has no place" in own
+    assert "take a out of the classes" in advice("never predicted", "a", LINE, get_recipe("cpe"))
+    assert advice("", "a", LINE, get_recipe("cpe")) == ""
+
+
+def test_advice_about_names() -> None:
+    cpe = get_recipe("cpe")
+    found = pasted(advice("ambiguous name", "a", LINE, cpe))
+    assert found == ["byname", "taxonomy", "check", "c l.csv", "--lineage", "group,name"]
+    line = "byname diagnose --task t.npz"
+    assert advice("ambiguous name", "a", line, cpe).startswith("# write the task t.npz again")
+    known = advice("ambiguous name", "a", f"{line} --taxonomy t.csv", cpe)
+    assert known == "byname taxonomy check t.csv"
+    assert advice("weak", "a", line, cpe).startswith("# write the task again, with more texts")
+
+
+def test_a_line_break_in_a_name_stays_in_the_comment() -> None:
+    for flag in ("weak", "never predicted"):
+        line = advice(flag, "a\nrm -r b", LINE, get_recipe("cpe"))
+        assert "\n" not in line
 
 
 def test_classes_of_one_name_are_flagged() -> None:
@@ -202,6 +325,40 @@ def test_json_of_a_task(task_file: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert found["classes"]["hen"]["flag"] == "never predicted"
 
 
+def test_the_command_is_that_of_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every option but those of the output; quoted."""
+    texts, X, _ = world()
+    np.save(tmp_path / "texts.npy", texts.vectors)
+    (tmp_path / "texts.txt").write_text("".join(f"a {name}\n" for name in NAMES))
+    images = tmp_path / "my images.parquet"
+    Embeddings.from_arrays(X).save(images)
+    (tmp_path / "c l.csv").write_text(
+        "id,name,group\n" + "".join(f"{n},{n},animal\n" for n in NAMES)
+    )
+    (tmp_path / "p.json").write_text(json.dumps({n: [f"a {n}"] for n in NAMES}))
+    seen = []
+    plain = Classifier.diagnose
+
+    def kept(self: Classifier, X: Any, *, command: str) -> Any:
+        seen.append(command)
+        return plain(self, X, command=command)
+
+    monkeypatch.setattr(Classifier, "diagnose", kept)
+    given = [str(images), "--classes", str(tmp_path / "c l.csv"), "--lineage", "group,name",
+             "--encoder", f"precomputed:{tmp_path}", "--recipe", "mean_similarity",
+             "--prompts", str(tmp_path / "p.json"), "--allow-missing", "--score", "cosine",
+             "--batch-size", "7", "--no-cache"]  # fmt: skip
+    code, _, err = run(capfd, *given, "--json", "-q")
+    assert code == 0, err
+    assert shlex.split(seen[0])[:2] == ["byname", "diagnose"]
+    assert sorted(shlex.split(seen[0])[2:]) == sorted(given)
+    code, _, err = run(capfd, *shlex.split(seen[0])[2:], "-q")
+    assert code == 0, err
+    assert seen[1] == seen[0]
+
+
 def test_labels_of_a_task_are_never_read(
     task_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +380,8 @@ def test_the_table(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "never predicted" in out
     assert "expected accuracy" in err
     assert "estimate without labels" in err
+    assert "what to do about 'hen' (never predicted)" in err
+    assert "note: expected accuracies are for ranking the classes of one run" in err
 
 
 def test_the_table_is_cut_at_twenty(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +412,11 @@ def test_embeddings_with_an_encoder(tmp_path: Path, capfd: pytest.CaptureFixture
     assert code == 0
     found, expected = json.loads(out), diagnose(texts, X, "plain")
     assert found["worst"] == list(expected.worst)
-    assert f"--encoder precomputed:{tmp_path}" in found["classes"]["hen"]["next"]
+    todo = found["classes"]["hen"]["next"]
+    assert f"--encoder precomputed:{tmp_path}" in todo
+    again = shlex.split(todo.partition("then: ")[2].partition(";")[0])
+    assert again[:3] == ["byname", "diagnose", str(images)]
+    assert "--prompts" in again
     code, _, err = run(capfd, *given, "-e", "no-such-encoder")
     assert code == 2
     assert "no-such-encoder" in err

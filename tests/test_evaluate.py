@@ -130,6 +130,8 @@ def test_everything_is_checked_before_any_work(
         (UsageError, "no recipe was named", (task, " , ")),
         (UsageError, "there is no such metric", (task, "plain", "top1,f1")),
         (PromptError, "read the prompts in", (task, f"plain@{tmp_path / 'none.json'}")),
+        (PromptError, "nowhere.json': No such file", (task, "cpe@templates+nowhere.json")),
+        (RecipeError, "no member 'tmplates'", (task, "cpe@tmplates+nowhere.json")),
         (UsageError, "without labels", (dataclasses.replace(task, labels=None), "plain")),
         (UsageError, "there are no labelled images", (none, "plain")),
     ):
@@ -137,6 +139,8 @@ def test_everything_is_checked_before_any_work(
             evaluate(*arguments)
     with pytest.raises(TaxonomyError, match="there is no such level"):
         evaluate(task, "plain", level="species")
+    with pytest.raises(UsageError, match="use the baseline 'cpe': it is none of the recipes"):
+        evaluate(task, "plain", baseline="cpe")
 
 
 def test_specs_may_hold_commas_and_recipes_may_be_objects() -> None:
@@ -191,6 +195,18 @@ def test_prompt_files_belong_to_a_recipe_or_to_all(tmp_path: Path) -> None:
     models = prepare_models(contenders, options(templates=["the {}"]))
     found = {n: m.prompts_.texts("cat") for n, m in models.items() if not isinstance(m, str)}
     assert found == {"ensemble": ["the cat"], f"ensemble@{file}": ["my own cat", "one cat"]}
+
+
+def test_templates_and_a_file_together(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text('{"CAT": ["my own cat"], "dog": ["my own dog"], "kiwi": ["my own kiwi"]}')
+    names = [f"plain@{file}", f"cpe@templates[set=single]+{file}"]
+    models = prepare_models(parse_recipes(",".join(names)), options(templates=["the {}"]))
+    found = [m.prompts_.texts("cat") for m in models.values() if not isinstance(m, str)]
+    assert found == [["my own cat"], ["a photo of a cat.", "my own cat"]]
+    table = evaluate_images(vectors(), np.arange(30) % 3, models, "top1", draws=0)
+    assert list(table) == names
+    assert all("top1" in row for row in table.values())
 
 
 def test_images_on_a_level() -> None:

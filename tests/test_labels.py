@@ -50,7 +50,7 @@ def test_ids_go_before_names(tmp_path: Path) -> None:
     "text, message",
     [
         ("image_id,class_id\na,b\n", r"no column file_name or .*its columns: image_id, class_id"),
-        ("file_name,target\na,b\n", r"no column class_id or id or label .*first line names"),
+        ("file_name,target\na,b\n", r"no column class_id or label .* or id .*first line names"),
         ("", "its columns: none"),
         ("file_name,class_id\n", "no row with a file and a class"),
         ("file_name,class_id\na,cat\na,dog\n", "'a' is 'cat' and 'dog'"),
@@ -59,6 +59,33 @@ def test_ids_go_before_names(tmp_path: Path) -> None:
 def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_labels(write(tmp_path, text))
+
+
+def test_a_row_number_is_no_class(tmp_path: Path) -> None:
+    numbered = Taxonomy([Node("0", "cat"), Node("1", "dog")])
+    text = "id,file_name,label\n0,a.jpg,dog\n1,b.jpg,cat\n"
+    assert read_labels(write(tmp_path, text), numbered) == {"a.jpg": "dog", "b.jpg": "cat"}
+    alone = write(tmp_path, "id,file_name\n0,a.jpg\n")
+    assert read_labels(alone, numbered) == {"a.jpg": "0"}
+
+
+def test_columns_that_contradict_each_other(tmp_path: Path) -> None:
+    numbered = Taxonomy([Node("0", "cat"), Node("1", "dog")])
+    agreed = "class_id,label,name,file_name\n0,CAT,tom,a.jpg\n1,dog,0,b.jpg\n1\n"
+    path = write(tmp_path, agreed.replace("dog,0", "dog,"))
+    assert read_labels(path, numbered) == {"a.jpg": "0", "b.jpg": "1"}
+    path = write(tmp_path, agreed.replace("CAT", "dog"))
+    assert read_labels(path) == {"a.jpg": "0", "b.jpg": "1"}  # without classes nothing is known
+    with pytest.raises(UsageError) as error:
+        read_labels(path, numbered)
+    assert (
+        "the columns 'class_id' and 'label' name different classes in 1 of 3 rows, first for "
+        "'a.jpg': class_id '0' and label 'dog'. Keep the column"
+    ) in str(error.value)
+    groups = write(tmp_path, "class_id,label,file_name\nfruit.pepper,fruit,a\nveg.pepper,veg,b\n")
+    assert len(read_labels(groups, TREE, level=1)) == 2
+    with pytest.raises(UsageError, match=r"'class_id' and 'label' .* in 1 of 1 rows"):
+        read_labels(write(tmp_path, "class_id,label,file_name\nveg,apple,a\n"), TREE, level=1)
 
 
 def test_unreadable_tables(tmp_path: Path) -> None:
@@ -81,12 +108,45 @@ def test_full_names_go_before_base_names() -> None:
     assert found.without == ("y/a.jpg",)
 
 
+def test_a_base_name_of_several_labels_is_not_guessed() -> None:
+    labels = {"z/a.jpg": "cat", "w/a.jpg": "dog", "b.jpg": "dog"}
+    found = match_labels(["x/a.jpg", "x/b.jpg"], labels, CATS)
+    assert (found.rows.tolist(), found.without) == ([1], ("x/a.jpg",))
+
+
 def test_ids_names_and_paths() -> None:
     keys = [f"{i}.jpg" for i in range(4)]
     given = dict(zip(keys, ["fruit.pepper", "apple", "veg/veg.pepper", "veg.pepper"], strict=True))
     assert match_labels(keys, given, TREE).labels.tolist() == [1, 0, 2, 2]
     assert match_labels(["a"], {"a": "red-apple"}, CATS).labels.tolist() == [2]
     assert match_labels(["a"], {"a": "Red Apple"}, CATS).labels.tolist() == [2]
+
+
+def test_labels_are_written_as_freely_as_the_keys_of_prompt_files() -> None:
+    keys = ["1", "2", "3", "4"]
+    given = {"1": "red apple", "2": "RED-APPLE", "3": "Red Apple"}
+    assert match_labels(["1", "3"], given, CATS).labels.tolist() == [2, 2]
+    with pytest.raises(UsageError, match="1 of 2 name no class: 'RED-APPLE'"):
+        match_labels(["1", "2"], given, CATS)  # ids are taken as they are
+    given = dict(zip(keys, ["fruit/pepper", "Apple", "veg/pepper", "fruit/apple"], strict=True))
+    assert match_labels(keys, given, TREE).labels.tolist() == [1, 0, 2, 0]
+    with pytest.raises(UsageError, match="several classes bear the name 'Pepper'"):
+        match_labels(["1"], {"1": "Pepper"}, TREE)
+
+
+def test_what_may_be_a_class_or_another_group_is_refused() -> None:
+    crossed = Taxonomy(
+        [
+            Node("citrus", "Citrus"),
+            Node("o", "Orange", "citrus"),
+            Node("orange", "colour"),
+            Node("r", "rust", "orange"),
+        ]
+    )
+    found = match_labels(["a", "b"], {"a": "orange", "b": "citrus"}, crossed, level=1)
+    assert found.labels.tolist() == [1, 0]  # all are ids
+    with pytest.raises(UsageError, match="several classes bear the name 'orange'"):
+        match_labels(["a", "b"], {"a": "orange", "b": "CITRUS"}, crossed, level=1)
 
 
 def test_labels_of_a_level() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from byname.errors import PromptError
 from byname.promptset import Prompt, PromptSet
-from byname.promptset_io import fill_missing, read_prompts, read_replies
+from byname.promptset_io import fill_missing, read_pairs, read_prompts, read_replies
 from byname.taxonomy import Node, Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -187,3 +187,71 @@ def test_lines_of_another_shape(tmp_path: Path, line: bytes, seen: str) -> None:
     with pytest.raises(PromptError) as error:
         list(read_replies(path))
     assert str(error.value).startswith(f"cannot read the replies in '{path}': {seen}")
+
+
+def pairs_file(*pairs: tuple[str, str, list[str]]) -> dict[str, Any]:
+    classes = {node_id: [{"text": "t"}] for node_id in CRANES.class_ids}
+    told = [{"a": a, "b": b, "texts": texts} for a, b, texts in pairs]
+    return {"format": "byname-prompts/1", "classes": classes, "pairs": told}
+
+
+@pytest.mark.parametrize(
+    "pair, seen",
+    [
+        (("x", "y", ["fine", " "]), "a text of 'x' against 'y' is empty. Write it"),
+        (("x", "y", [""]), "at pairs/0/texts/0: String should have at least 1 character"),
+        (("x", "nil", ["t"]), "pairs name unknown classes 'nil'"),
+    ],
+)
+def test_pairs_that_do_not_fit(write: Any, pair: Any, seen: str) -> None:
+    with pytest.raises(PromptError) as error:
+        read_prompts(write(pairs_file(pair)), CRANES)
+    assert seen in str(error.value)
+
+
+def test_pairs_in_one_direction_are_told(write: Any) -> None:
+    one_way = write(pairs_file(("x", "y", ["t"]), ("x", "z", ["t"]), ("y", "x", ["t"])))
+    with pytest.warns(UserWarning, match="1 of 3 pairs have texts in one direction .*x against z"):
+        assert len(read_prompts(one_way, CRANES).pairs) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = read_prompts(write(pairs_file(("x", "y", ["t"]), ("y", "x", ["t"]))), CRANES)
+    assert len(both.pairs) == 2
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("p.csv", "a,b\nx,Saw\ny,z\n"),
+        ("p.csv", "note;b;a\n1;z;x\n2;z;y\n"),
+        ("p.json", '[["x", "saw"], {"a": "y", "b": "z"}]'),
+    ],
+)
+def test_pairs_by_id_or_name(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_pairs(tmp_path / name, CRANES) == [("x", "z"), ("y", "z")]
+
+
+@pytest.mark.parametrize(
+    "name, text, seen",
+    [
+        ("p.csv", "a,c\nx,y\n", r"its columns are ['a', 'c']. Give a CSV file"),
+        ("p.csv", "", "its columns are none"),
+        ("p.csv", "a,b\n", "it holds no pair"),
+        ("p.csv", "a,b\nx\n", "'' of pair 1 is no class"),
+        ("p.csv", "a,b\nx,crane\n", "'crane' of pair 1 may be 'x', 'y'"),
+        ("p.csv", "a,b\nx,y\nz,saw\n", "pair 2 is 'z' twice"),
+        ("p.json", '[["x"]]', "pair 1 is not two texts"),
+        ("p.json", '{"a": "x"}', "pair 1 is not two texts"),
+        ("p.json", "{", "it is not JSON"),
+        ("none.csv", None, "No such file"),
+    ],
+)
+def test_pairs_files_that_do_not_fit(
+    tmp_path: Path, name: str, text: str | None, seen: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(PromptError) as error:
+        read_pairs(tmp_path / name, CRANES)
+    assert str(error.value).startswith(f"cannot read the pairs in '{tmp_path / name}': {seen}")

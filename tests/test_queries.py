@@ -38,6 +38,10 @@ ASKED = list(Two().queries(TAXONOMY))
         ("It is red.\n2", "It is red."),
         ("It has 4", "It has 4"),
         ("It has the following:", "It has the following:"),
+        ("Here are the differences: 1", ""),
+        ("It is red.\nHere are the differences: 1.", "It is red."),
+        ("- colour: grey\n- horns: 1", "- colour: grey\n- horns: 1"),
+        ("Legs: 4", "Legs: 4"),
         (" \n\t", ""),
         ("Ünï \N{GRINNING FACE}", "Ünï \N{GRINNING FACE}"),
     ],
@@ -70,7 +74,7 @@ def test_replies_are_cleaned_counted_and_put_in_the_order_of_the_queries() -> No
     assert [p.kind for p in made.classes["cat"]] == ["look", "look", "sound"]
     assert "dog" not in made.classes
     record = made.provenance.model_dump()
-    assert record["dropped"] == {"empty": 1, "number": 1, "duplicate": 1}
+    assert record["dropped"] == {"empty": 1, "number": 1, "refusal": 0, "duplicate": 1}
     assert record["queries"] == 4
     ids = "".join(f"{q.id}\n" for q in ASKED)
     assert record["queries_sha256"] == hashlib.sha256(ids.encode()).hexdigest()
@@ -105,3 +109,28 @@ def test_generating_says_what_is_needed() -> None:
 def test_the_base_class_has_no_queries() -> None:
     with pytest.raises(TypeError, match=r"QueryMember defines no queries\(\)"):
         list(QueryMember().queries(TAXONOMY))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I\N{RIGHT SINGLE QUOTATION MARK}m sorry",
+        '"Sorry, no."',
+        "As an AI language model, I see nothing.",
+        "I cannot tell",
+        "I am unable to do that.",
+        "Unfortunately, I know no such thing.",
+    ],
+)
+def test_refusals_are_dropped_and_counted(reply: str) -> None:
+    made = Two().collect(TAXONOMY, [(ASKED[0], reply), (ASKED[1], "meow")])
+    assert made.texts("cat") == ["meow"]
+    assert made.provenance.model_dump()["dropped"]["refusal"] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["A sorry sight.", "I can see it.", "As an aid it is red.", "I cantilever."]
+)
+def test_what_is_no_refusal(text: str) -> None:
+    assert Two().collect(TAXONOMY, [(ASKED[0], text)]).texts("cat") == [text]

@@ -97,6 +97,14 @@ def test_names_that_do_not_fit(spec: str, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+def test_known_names_are_listed_once() -> None:
+    with pytest.raises(RecipeError) as error:
+        get_recipe("ensembel")
+    names = str(error.value).partition("Known: ")[2].rstrip(".").split(", ")
+    assert {"plain", "coder", "cpe", "hie", "reject"} <= set(names)
+    assert len(names) == len(set(names))
+
+
 def test_stage_options_are_checked_at_once() -> None:
     with pytest.raises(RecipeError) as error:
         get_recipe("plain", weigh="cosine")

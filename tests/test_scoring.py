@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from byname import metrics as met
 from byname.errors import UsageError
 from byname.scoring import METRICS, Predicted, baseline_of, check_metrics, ranks_for, score
 from tests.reference import metrics as reference
@@ -126,6 +127,51 @@ def test_the_fixed_set_is_the_baselines() -> None:
     assert baseline_of(["a", "plain"]) == "plain"
     assert baseline_of(["a", "b"]) == "a"
     assert baseline_of([]) is None
+
+
+def test_the_baseline_can_be_chosen() -> None:
+    case = random_case(0, 60)
+    shuffled = case.answer.node[np.random.default_rng(0).permutation(60)]
+    a = case.answer
+    other = type(a)(shuffled, a.probability, a.margin, a.decision)
+    rivals = {
+        "plain": predicted(case),
+        "b": Predicted(other, case.S, case.taxonomy),
+        "c": "why",
+    }
+    names = ("top1", "worst2", "worst2_fixed")
+    table = score(rivals, case.labels, names, differences=True, baseline="b", draws=20)
+    assert "difference" not in table["b"]["top1"]
+    gain = table["plain"]["top1"]["value"] - table["b"]["top1"]["value"]
+    assert table["plain"]["top1"]["difference"]["value"] == pytest.approx(gain)
+    assert table["b"]["worst2_fixed"]["value"] == table["b"]["worst2"]["value"]
+    assert baseline_of(["plain", "b"], "b") == "b"
+    assert baseline_of(["plain"], "b") is None
+    with pytest.raises(UsageError, match=r"'d': it is none of the recipes 'plain', 'b', 'c'\."):
+        score(rivals, case.labels, names, baseline="d")
+    with pytest.raises(UsageError, match="compare with the baseline 'c': it was skipped: why"):
+        score(rivals, case.labels, names, baseline="c")
+
+
+@pytest.mark.parametrize(
+    "function, names",
+    [
+        ("topk_each", "top2"),
+        ("hd_each", "hd2"),
+        ("hierarchical_parts", "hf1"),
+        ("hierarchical_from_sums", "hprecision"),
+        ("worst_two_class", "worst_two"),
+    ],
+)
+def test_each_metric_has_one_definition(
+    function: str, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = random_case(0, 20)
+    asked = []
+    real = getattr(met, function)
+    monkeypatch.setattr(met, function, lambda *a, **k: asked.append(1) or real(*a, **k))
+    score({"r": predicted(case)}, case.labels, names, draws=0)
+    assert asked
 
 
 def test_differences_are_paired() -> None:

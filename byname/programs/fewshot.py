@@ -20,6 +20,7 @@ from byname.stage import Array, ClassTexts, Support
 __all__ = ["FewShot", "SearchResult"]
 
 _BLOCK = 1024
+_SAME = 1e-3  # of unit rows: float16 copies differ by a third of it, two photos by far more
 BETAS = tuple(np.linspace(0.1, 200, 500).tolist())
 ALPHAS = tuple(np.linspace(0.1, 20, 50).tolist())
 
@@ -201,7 +202,8 @@ class FewShot:
         ------
         UsageError
             Without a validation part, or where it shares images with the test images or the
-            support.
+            support: rows whose directions are less than 0.001 apart are one image, so that
+            neither other rounding nor another number type hides it.
         """
         X, index = self._check_validation(validation, test)
         grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
@@ -313,8 +315,7 @@ class FewShot:
         if test is not None:
             others["test images"] = _rows("the test images", ops.to_numpy(test), self.texts)
         for name, rows in others.items():
-            known = set(_as_keys(rows))
-            shared = np.array([key in known for key in _as_keys(X)])
+            shared = _among(X, rows)
             if shared.any():
                 raise UsageError(
                     "search for alpha and beta",
@@ -329,8 +330,8 @@ class FewShot:
             raise UsageError("use FewShot", f"features is {self.features!r}", "tip or coder.")
         for name in ("alpha", "beta"):
             value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                raise UsageError("use FewShot", f"{name} is {value}", "Give 0 or more.")
+            if not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+                raise UsageError("use FewShot", f"{name} is {value!r}", "Give a number, 0 or more.")
 
 
 def _rows(what: str, X: NDArray[Any], texts: ClassTexts) -> NDArray[Any]:
@@ -340,6 +341,12 @@ def _rows(what: str, X: NDArray[Any], texts: ClassTexts) -> NDArray[Any]:
             f"use {what}",
             f"the shape is {X.shape}, the text vectors are {width} wide",
             "Give one row an image, from the encoder of the texts.",
+        )
+    if len(bad := np.flatnonzero(~np.isfinite(X).all(axis=1))):
+        raise UsageError(
+            f"use {what}",
+            f"row {bad[0]} holds NaN or infinity",
+            "Leave the row out, or embed its image anew.",
         )
     return np.asarray(ops.as_float(X))
 
@@ -374,9 +381,16 @@ def _lengths(product: NDArray[Any], x: NDArray[Any], R: NDArray[Any] | None) -> 
     return np.where(squares > 0, np.sqrt(np.maximum(squares, 0)), 1).astype(x.dtype)
 
 
-def _as_keys(X: NDArray[Any]) -> list[bytes]:
-    """Each row as one value that can be compared; -0 counts as 0."""
-    return [row.tobytes() for row in np.ascontiguousarray(X, np.float32) + np.float32(0)]
+def _among(X: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of X (n, D) have the direction of one of the others, up to ``_SAME``."""
+    if not len(rows):
+        return np.zeros(len(X), bool)
+    X, rows = np.asarray(ops.unit(X)), np.asarray(ops.unit(rows))
+    found = []
+    for part in ops.blocks(len(X), _BLOCK // 4):
+        nearest = rows[ops.argmax(ops.matmul_t(X[part], rows))]
+        found.append(np.linalg.norm(X[part] - nearest, axis=1) < _SAME)
+    return np.concatenate(found)
 
 
 def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:

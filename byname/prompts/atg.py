@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 from byname import ops
 from byname.errors import PromptError, RecipeError
 from byname.prompts.atg_wording import KINDS, ONE_TO_ONE, SLOT, ATGWording, atg_wording
-from byname.prompts.haprompts import Question
+from byname.prompts.haprompts import Question, with_parent
 from byname.prompts.replies import parse_list, parse_two_lists
 from byname.promptset import Pair, Prompt, PromptSet
 from byname.queries import Query, QueryMember
 from byname.stage import Array, register
-from byname.taxonomy import Node, Taxonomy
+from byname.taxonomy import Taxonomy
 
 __all__ = ["ATG", "ATGParams", "ATGWording", "atg_wording", "drop_too_close", "pair_queries"]
 
@@ -133,6 +133,10 @@ class ATG(QueryMember):
         if ONE_TO_ONE in self.params.parts() and not self.pairs:
             pairs = _siblings(taxonomy)
         yield from pair_queries(taxonomy, pairs, wording)
+
+    def repeats(self, query: Query, text: str) -> Hashable:
+        """A list may answer several questions: only the same answer to the same one repeats."""
+        return query.kind, query.about, text
 
     def generate(self, taxonomy: Taxonomy) -> PromptSet:
         """The names alone need no replies; all else raises NeedsError, which says what to do."""
@@ -337,14 +341,10 @@ def drop_too_close(
 def _shown(taxonomy: Taxonomy) -> dict[str, str]:
     """What each class is called in a question: with its parent where the name is not unique."""
     repeated = taxonomy.duplicates()
-
-    def call(node: Node) -> str:
-        above = taxonomy.ancestors(node.id)
-        if node.name not in repeated or not above:
-            return node.name
-        return f"{node.name} ({taxonomy.node(above[0]).name})"
-
-    return {node.id: call(node) for node in taxonomy.classes}
+    return {
+        node.id: with_parent(taxonomy, node) if node.name in repeated else node.name
+        for node in taxonomy.classes
+    }
 
 
 def _query(a: str, about: str, kind: str, question: Question, names: dict[str, str]) -> Query:

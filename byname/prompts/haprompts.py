@@ -20,7 +20,15 @@ from byname.queries import Query, QueryMember
 from byname.stage import register
 from byname.taxonomy import Node, Taxonomy
 
-__all__ = ["Ask", "HAPrompts", "HAPromptsParams", "Question", "default_wording", "parse_wording"]
+__all__ = [
+    "Ask",
+    "HAPrompts",
+    "HAPromptsParams",
+    "Question",
+    "default_wording",
+    "parse_wording",
+    "with_parent",
+]
 
 PEER_KINDS = ("leaf_peer", "ancestor_peer")
 PATH_KINDS = ("path_look", "path_picture", "path_traits")
@@ -248,8 +256,10 @@ class HAPrompts(QueryMember):
         for leaf, about, kind in self.plan(taxonomy):
             question = wording[kind]
             names = {"name": leaf.name}
-            if about is not None:
-                names["peer" if kind in PEER_KINDS else "ancestor"] = about.name
+            if about is not None and kind in PEER_KINDS:
+                names["name"], names["peer"] = _apart(taxonomy, leaf, about)
+            elif about is not None:
+                names["ancestor"] = about.name
             # One pass and no str.format: names and wordings are the user's text.
             template = question.text if about is not None else question.alone
             yield Query.make(
@@ -293,6 +303,29 @@ class HAPrompts(QueryMember):
     def counts(self, taxonomy: Taxonomy) -> Counter[str]:
         """Number of queries of each kind."""
         return Counter(ask.kind for ask in self.plan(taxonomy))
+
+
+def with_parent(taxonomy: Taxonomy, node: Node) -> str:
+    """The name, with that of the parent in brackets where there is one below the root.
+
+    Examples
+    --------
+    >>> tree = Taxonomy([Node("b", "bird"), Node("x", "crane", "b"), Node("t", "tool")])
+    >>> with_parent(tree, tree.node("x")), with_parent(tree, tree.node("b"))
+    ('crane (bird)', 'bird')
+    """
+    above = taxonomy.ancestors(node.id)
+    return f"{node.name} ({taxonomy.node(above[0]).name})" if above else node.name
+
+
+def _apart(taxonomy: Taxonomy, a: Node, b: Node) -> tuple[str, str]:
+    """What two nodes are called in one question: of equal names with their parents, or ids."""
+    if a.name.casefold() != b.name.casefold():
+        return a.name, b.name
+    shown = with_parent(taxonomy, a), with_parent(taxonomy, b)
+    if shown[0].casefold() == shown[1].casefold():
+        return f"{a.name} ({a.id})", f"{b.name} ({b.id})"
+    return shown
 
 
 def _name(names: Mapping[str, str], found: re.Match[str]) -> str:

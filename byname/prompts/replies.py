@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from byname.queries import is_refusal
+
 __all__ = ["parse_list", "parse_two_lists"]
 
 _BULLET = re.compile(r"^\s*(?:[-*+_•·‣◦–—]+\s*|\(?\d{1,3}[.)]+\s+)(?=\S)")
 _MARKS = re.compile(r"\*\*|__|`")
-_REFUSAL = re.compile(r"^(i['’]?m sorry|i am sorry|sorry[,.]|as an ai|i can(?:no|['’])t)", re.I)
 _NOTHING = frozenset({"none", "n/a", "na", "nothing", "no synonyms", "no other name", "-"})
 _EDGES = " \t\"'“”‘’.,;:"
 
@@ -28,7 +29,7 @@ def parse_list(reply: str) -> list[str]:
     ['couch', 'settee', 'divan']
     """
     text = reply.strip()
-    if _REFUSAL.match(text):
+    if is_refusal(text):
         return []
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     bulleted = [_BULLET.sub("", line, count=1) for line in lines if _bullet(line)]

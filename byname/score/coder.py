@@ -4,7 +4,7 @@ settled by texts about one class against another."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,18 @@ __all__ = ["NAME_KINDS", "Coder", "CoderParams", "Contrasts", "contrasts", "name
 
 NAME_KINDS = frozenset({"name", "template"})
 SYNONYM = "synonym"
+Missing = Literal["linked", "zero"]
 _ROWS = 256  # images at a time: their contrast vectors then stay in the processor's cache
 _PAIRS = 512
 
 
 @dataclass(frozen=True)
 class CoderParams:
-    """How many candidates are ranked again, and below which gap p1 - p2."""
+    """How many candidates are ranked again, below which gap p1 - p2, and what missing pairs do."""
 
     rerank: int = 5
     gap: float = 0.1
+    missing: Missing = "linked"
 
     def __post_init__(self) -> None:
         if self.rerank < 0 or self.rerank == 1:
@@ -37,6 +39,12 @@ class CoderParams:
             )
         if not 0 <= self.gap <= 1:
             raise RecipeError("use 'coder'", f"gap is {self.gap}", "Give a number from 0 to 1.")
+        if self.missing not in get_args(Missing):
+            raise RecipeError(
+                "use 'coder'",
+                f"missing is {self.missing!r}",
+                "Give 'linked', or 'zero' for the rule of the released code.",
+            )
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,14 @@ class Coder(Member):
         r_A = mean over the other candidates B of [ mean c(texts of A against B)
                                                     - mean c(texts of B against A) ]
 
-    A pair without texts in both directions contributes 0. The candidates' logits are permuted
-    among themselves: the largest goes to the largest r_A, and so on; equal r_A keep their order,
-    and so does every image where no pair of candidates has texts. All else stays as it is. The
-    gap is taken from the scores alone, so no label is needed.
+    A pair without texts in both directions contributes 0. The logits are permuted among the
+    candidates that pairs with texts link to the best one, directly or over other candidates: the
+    largest goes to the largest r_A, and so on; equal r_A keep their order. All else stays as it
+    is, so that texts about D and E move neither of them past a class that they were not compared
+    with. (r_A is the same over all candidates and over the linked ones but for a factor, which
+    changes no order.) With ``missing="zero"``, the released rule, all candidates are permuted
+    wherever any pair of them has texts; where all pairs have, the two are the same. The gap is
+    taken from the scores alone, so no label is needed.
 
     Shapes: X (N, D), texts (M, D) with ``kind`` to S (N, K). The texts themselves are used; W of
     the weigh stage is not. N * K * D for the items, N * D for each name and synonym;
@@ -93,6 +105,9 @@ class Coder(Member):
     gap : float
         Threshold of p1 - p2. The default 0.1 is the code's for ImageNet, fixed beforehand and
         used for all data; 0 leaves every image as it is.
+    missing : {"linked", "zero"}
+        Which candidates change places where some pairs have no texts: those linked to the best
+        one, or all, with 0 for such a pair, as in the paper's code.
 
     Raises
     ------
@@ -137,7 +152,8 @@ class Coder(Member):
         S = texts.scale * (mean + best) + texts.bias
         if self.contrasts_ is None:
             return S
-        return rerank(S, batch.X, self.contrasts_, self.params.rerank, self.params.gap)
+        p = self.params
+        return rerank(S, batch.X, self.contrasts_, p.rerank, p.gap, p.missing)
 
 
 def name_vectors(texts: ClassTexts) -> tuple[Array, NDArray[np.bool_]]:
@@ -194,7 +210,14 @@ def contrasts(texts: ClassTexts) -> Contrasts | None:
     return Contrasts(np.array(both, np.int64), ops.concat(parts), K)
 
 
-def rerank(S: Array, X: Array, pairs: Contrasts, candidates: int, gap: float) -> Array:
+def rerank(
+    S: Array,
+    X: Array,
+    pairs: Contrasts,
+    candidates: int,
+    gap: float,
+    missing: Missing = "linked",
+) -> Array:
     """Put the best classes of uncertain images in the order of their contrasts.
 
     Parameters
@@ -207,6 +230,8 @@ def rerank(S: Array, X: Array, pairs: Contrasts, candidates: int, gap: float) ->
         How many classes, at most K.
     gap : float
         Images with p1 - p2 below it are uncertain.
+    missing : {"linked", "zero"}
+        Permute the candidates that known pairs link to the best one, or all.
 
     Returns
     -------
@@ -222,15 +247,20 @@ def rerank(S: Array, X: Array, pairs: Contrasts, candidates: int, gap: float) ->
     p = np.exp(log_p)
     uncertain = np.flatnonzero(p[:, 0] - p[:, 1] < gap)
     known, place, sign = _look_up(top[uncertain], pairs)
-    touched = known.any(axis=1)
+    # The first c - 1 pairs are those of the best candidate.
+    touched = (known[:, : c - 1] if missing == "linked" else known).any(axis=1)
     rows = uncertain[touched]
     if not len(rows):
         return S
     r = _preference(X, rows, pairs.vectors, place[touched], sign[touched], c)
-    _, order = ops.topk(r, c)
-    classes = np.take_along_axis(top[rows], order, axis=1)
+    moved = _linked(known[touched], c) if missing == "linked" else np.ones(r.shape, bool)
+    # Those that stay come last in both orders, each opposite itself.
+    order = np.argsort(np.where(moved, -r, np.inf), axis=1, kind="stable")
+    places = np.argsort(~moved, axis=1, kind="stable")
+    classes, before = (np.take_along_axis(top[rows], i, axis=1) for i in (order, places))
+    at = ops.like(rows[:, None], S)
     out = S * 1
-    out[ops.like(rows[:, None], S), ops.like(classes, S)] = ops.take_rows(values, rows)
+    out[at, ops.like(classes, S)] = S[at, ops.like(before, S)]
     return out
 
 
@@ -318,6 +348,18 @@ def _look_up(
     place = np.minimum(np.searchsorted(pairs.codes, code), len(pairs.codes) - 1)
     known = pairs.codes[place] == code
     return known, place, np.where(a < b, 1.0, -1.0) * known
+
+
+def _linked(known: NDArray[np.bool_], c: int) -> NDArray[np.bool_]:
+    """Which candidates (n, c) the known pairs link to the first, directly or over others."""
+    i, j = np.triu_indices(c, 1)
+    near = np.zeros((len(known), c, c), bool)
+    near[:, i, j] = near[:, j, i] = known
+    near[:, np.arange(c), np.arange(c)] = True
+    linked: NDArray[np.bool_] = near[:, 0]
+    for _ in range(c - 2):  # a path passes over c - 2 others at most
+        linked = np.any(near & linked[:, None], axis=2)
+    return linked
 
 
 def _preference(

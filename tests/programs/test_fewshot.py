@@ -315,3 +315,38 @@ def test_parameters_are_those_of_the_constructor() -> None:
         "beta": 3.0,
         "minmax": True,
     }
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_named_by_row(bad: float) -> None:
+    texts, support, ids, X = task(0)
+    spoilt, model = X.copy(), FewShot(texts)
+    spoilt[2, 1] = bad
+    broken = support.copy()
+    broken[1, 0] = bad
+    with pytest.raises(UsageError, match="use the support: row 1 holds NaN or infinity"):
+        model.fit(broken, ids)
+    model.fit(support, ids)
+    with pytest.raises(UsageError, match="use the images: row 2 holds NaN or infinity"):
+        model.predict(spoilt)
+    with pytest.raises(UsageError, match="use the validation part: row 2 holds"):
+        model.search(validation=(spoilt, ["c0"] * len(X)))
+
+
+@pytest.mark.parametrize("value", ["1", None, [1.0], float("nan")])
+def test_settings_that_are_no_numbers(value: Any) -> None:
+    texts, support, ids, _ = task(0)
+    with pytest.raises(UsageError, match=r"alpha is .*Give a number, 0 or more"):
+        FewShot(texts, alpha=value).fit(support, ids)
+
+
+@pytest.mark.parametrize("change", [lambda v: v * (1 + 1e-6), lambda v: v.astype(np.float16)])
+def test_an_image_rounded_otherwise_is_the_same_image(change: Any) -> None:
+    texts, support, ids, X = task(11)
+    model, truth = FewShot(texts).fit(support, ids), ["c0"] * len(X)
+    with pytest.raises(UsageError, match=r"1 of the 12 .* test images, the first in row 3"):
+        model.search(validation=(X, truth), test=change(X[3:4]))
+    with pytest.raises(UsageError, match="among the support"):
+        model.search(validation=(change(support), ids))
+    near = ops.unit(X + 0.002 * ops.unit(np.random.default_rng(0).standard_normal(X.shape)))
+    assert model.search([1.0], [1.0], validation=(X, truth), test=near).tried

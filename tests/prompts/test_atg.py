@@ -272,3 +272,28 @@ def test_bad_parameters(spec: str, seen: str) -> None:
 def test_bad_pairs(pair: tuple[str, str], seen: str) -> None:
     with pytest.raises(PromptError, match=seen):
         list(pair_queries(FLAT, [pair]))
+
+
+def test_equal_replies_to_different_questions_all_count() -> None:
+    fruit = Taxonomy.from_names(["apple", "pear", "plum"])
+    member = ATG(kinds="name+one-to-one")
+    same = "A:\n- red skin\nB:\n- green skin"
+    made = member.collect(fruit, [(q, same) for q in member.queries(fruit)])
+    assert [(p.a, p.b) for p in made.pairs] == [
+        ("apple", "pear"), ("pear", "apple"), ("apple", "plum"), ("plum", "apple"),
+        ("pear", "plum"), ("plum", "pear"),
+    ]  # fmt: skip
+    member = ATG(kinds="name+attributes+analogous")
+    given = [(q, "- tomato") for q in member.queries(fruit) for _ in range(2)]
+    made = member.collect(fruit, given)
+    kinds = {p.kind for p in made.classes["apple"]}
+    assert kinds == {"name", "attribute", "analogous"}
+    assert made.provenance.model_dump()["dropped"]["duplicate"] == 6
+
+
+def test_refusals_are_counted() -> None:
+    member = ATG(kinds="name+attributes")
+    sorry = "I'm sorry, but I can't help with that."
+    made = member.collect(FLAT, [(q, sorry) for q in member.queries(FLAT)])
+    assert made.provenance.model_dump()["dropped"]["refusal"] == 3
+    assert [p.kind for p in made.classes["car"]] == ["name"]

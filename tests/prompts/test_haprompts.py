@@ -249,3 +249,22 @@ def test_wordings_that_do_not_fit(raw: Any, seen: str) -> None:
     with pytest.raises(PromptError) as error:
         parse_wording(raw, "'w.json'")
     assert str(error.value).startswith(f"cannot use the wording in 'w.json': {seen}.")
+
+
+def test_equal_names_are_told_apart_in_the_wording_alone() -> None:
+    nodes = [
+        Node("b", "birds"), Node("x", "crane", "b"), Node("g", "gull", "b"),
+        Node("t", "crane"), Node("y", "lattice", "t"),
+        Node("B", "box"), Node("b1", "lid", "B"), Node("b2", "Lid", "B"),
+    ]  # fmt: skip
+    tree = Taxonomy(nodes)
+    made = {(q.class_id, q.about): q for q in HAPrompts(variant="comp").queries(tree)}
+    assert len(made) == sum(HAPrompts(variant="comp").counts(tree).values())
+    for pair, names in {
+        ("x", "t"): ("crane (birds)", "crane"),
+        ("b1", "b2"): ("lid (b1)", "Lid (b2)"),
+        ("x", "g"): ("crane", "gull"),
+    }.items():
+        kind = made[pair].kind
+        question = default_wording()[kind].text
+        assert made[pair].text == question.replace("{name}", names[0]).replace("{peer}", names[1])

@@ -52,9 +52,14 @@ def preference(x: Any, top: list[int], pairs: dict[tuple[int, int], Any]) -> lis
 
 
 def rerank(
-    S: Any, X: Any, pairs: dict[tuple[int, int], Any], candidates: int, gap: float
+    S: Any,
+    X: Any,
+    pairs: dict[tuple[int, int], Any],
+    candidates: int,
+    gap: float,
+    missing: str = "linked",
 ) -> NDArray[np.float64]:
-    """The candidates' logits, largest first, handed out in the order of r."""
+    """The logits, largest first, handed out in the order of r among those that change places."""
     S = np.array(S, np.float64)
     for i in range(len(S)):
         row = S[i].copy()
@@ -66,10 +71,26 @@ def rerank(
         if not p[top[0]] - p[top[1]] < gap:
             continue
         r = preference(X[i], top, pairs)
-        order = sorted(range(len(top)), key=lambda j: (-r[j], j))
-        for place, j in enumerate(order):
+        places = list(range(len(top))) if missing == "zero" else linked(top, pairs)
+        order = sorted(places, key=lambda j: (-r[j], j))
+        for place, j in zip(places, order, strict=True):
             S[i, top[j]] = row[top[place]]
     return S
+
+
+def linked(top: list[int], pairs: dict[tuple[int, int], Any]) -> list[int]:
+    """Places of the candidates that can be reached from the first over pairs with texts."""
+    found = {0}
+    while True:
+        more = {
+            j
+            for j, b in enumerate(top)
+            for a in (top[i] for i in found)
+            if len(pairs.get((a, b), ())) and len(pairs.get((b, a), ()))
+        }
+        if more <= found:
+            return sorted(found)
+        found |= more
 
 
 def explicit_coder(X: Any, G: Any) -> NDArray[np.float64]:

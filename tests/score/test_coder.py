@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,15 +179,16 @@ def test_kinds_are_needed() -> None:
     st.integers(1, 7),
     st.sampled_from([2, 3, 5]),
     st.sampled_from([0.0, 0.3, 1.0]),
-    st.sampled_from([0.3, 1.0]),
+    st.sampled_from([0.3, 0.6, 1.0]),
+    st.sampled_from(["linked", "zero"]),
 )
 def test_rerank_agrees_with_the_reference(
-    seed: int, K: int, candidates: int, gap: float, share: float
+    seed: int, K: int, candidates: int, gap: float, share: float, missing: str
 ) -> None:
     texts, X = with_pairs(some_texts(seed, K), seed, share), images(seed, 6)
     one = ref.stage_one(X, texts.vectors, texts.class_index, texts.kind, K, 20, -1)
-    expected = ref.rerank(one, X, as_dict(texts), candidates, gap)
-    found = scores(X, texts, rerank=candidates, gap=gap)
+    expected = ref.rerank(one, X, as_dict(texts), candidates, gap, missing)
+    found = scores(X, texts, rerank=candidates, gap=gap, missing=missing)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
@@ -276,7 +278,8 @@ def test_a_missing_pair_counts_zero() -> None:
     pairs = contrasts(texts)
     assert pairs is not None
     assert pairs.codes.tolist() == [1 * 3 + 2]
-    assert rerank(S, X, pairs, 5, 1.0).tolist() == [[0.61, 0.6, 0.62]]
+    assert rerank(S, X, pairs, 5, 1.0, "zero").tolist() == [[0.61, 0.6, 0.62]]
+    assert rerank(S, X, pairs, 5, 1.0).tolist() == S.tolist(), "nothing is said of a"
     assert S.tolist() == [[0.62, 0.61, 0.6]]
 
 
@@ -353,6 +356,7 @@ def test_bad_pairs(pair: Any, seen: str) -> None:
         ({"rerank": 1}, "rerank is 1"),
         ({"rerank": -1}, "rerank is -1"),
         ({"gap": 1.5}, "gap is 1.5"),
+        ({"missing": "none"}, "missing is 'none'.*'zero' for the rule of the released code"),
     ],
 )
 def test_bad_parameters(params: dict[str, Any], seen: str) -> None:
@@ -381,3 +385,52 @@ def test_the_threshold_itself_is_certain() -> None:
     sure = p[:, -1] - p[:, -2] == 1
     assert sure.sum() > 30
     assert (scores(X, texts, gap=1)[sure] == one[sure]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.sampled_from([2, 3, 5]))
+def test_with_all_pairs_both_rules_are_one(seed: int, K: int, candidates: int) -> None:
+    texts, X = with_pairs(some_texts(seed, K), seed), images(seed, 8)
+    found = {rule: scores(X, texts, rerank=candidates, gap=1, missing=rule)
+             for rule in ("linked", "zero")}  # fmt: skip
+    assert (found["linked"] == found["zero"]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_new_winner_was_compared_with_the_old_one_over_pairs_with_texts(seed: int) -> None:
+    texts, X = with_pairs(some_texts(seed, 7), seed, share=0.5), images(seed, 20)
+    one, found = scores(X, texts, rerank=0), scores(X, texts, gap=1)
+    for before, after in zip(one, found, strict=True):
+        top = sorted(range(7), key=lambda k: -before[k])[:5]
+        linked = {top[j] for j in ref.linked(top, as_dict(texts))}
+        assert {k for k in range(7) if before[k] != after[k]} <= linked
+
+
+def test_candidates_may_be_linked_over_others() -> None:
+    """b is linked to a, c to b, d to c and e to d: all change places, without a and e compared."""
+    ids = "abcde"
+    taxonomy = Taxonomy([Node(i, i) for i in ids])
+    ways = list(pairwise(ids))
+    texts = ClassTexts(
+        np.array([[1.0, 0]] * 5 + [[0, 1], [0, -1]]),
+        np.array([0, 1, 2, 3, 4, -1, -1]),
+        taxonomy,
+        kind=("name",) * 5 + ("one-to-one",) * 2,
+        pairs=(*((b, a, (5,)) for a, b in ways), *((a, b, (6,)) for a, b in ways)),
+    )
+    pairs = contrasts(texts)
+    assert pairs is not None
+    S = np.array([[5.0, 4, 3, 2, 1]])
+    found = rerank(S, np.array([[0.6, 0.8]]), pairs, 5, 1.0)
+    assert found.tolist() == [[1.0, 4, 3, 2, 5]], "r is -2, 0, 0, 0, 2"
+    assert rerank(S, np.array([[0.6, 0.8]]), pairs, 5, 1.0, "zero").tolist() == found.tolist()
+
+
+def test_a_direction_without_rows_is_no_contrast() -> None:
+    texts = with_pairs(some_texts(11, 3), 11)
+    emptied = tuple((a, b, () if (a, b) == ("c1", "c0") else rows) for a, b, rows in texts.pairs)  # type: ignore[union-attr]
+    pairs = contrasts(replace(texts, pairs=emptied))
+    assert pairs is not None
+    assert pairs.codes.tolist() == [0 * 3 + 2, 1 * 3 + 2]
+    assert contrasts(replace(texts, pairs=(("c0", "c1", ()), ("c1", "c0", (0,))))) is None

@@ -139,3 +139,13 @@ def test_parameters_out_of_range(spec: str, seen: str) -> None:
     with pytest.raises(RecipeError) as error:
         get_recipe(spec)
     assert str(error.value) == f"cannot use 'hie': {seen}"
+
+
+def test_a_gain_of_exactly_eta_is_none() -> None:
+    vectors = np.array([[0.0, 1.0], [0.5, 0.0], [0.75, 0.0]])
+    texts = ClassTexts(
+        vectors, np.zeros(3, np.intp), Taxonomy.from_names(["a"]), level=np.arange(3), scale=1.0
+    )
+    X = np.array([[1.0, 0.0]])
+    assert score(X, texts, lam=0.0, eta=0.25)[0, 0] == 0.5
+    assert score(X, texts, lam=0.0, eta=0.2)[0, 0] == (0.5 + 0.75) / 2

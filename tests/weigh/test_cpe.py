@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byname.errors import NeedsError, RecipeError
-from byname.margins import pseudo_labels
-from byname.ops import unit
+from byname.margins import cmm, pseudo_labels
+from byname.ops import softmax, unit
 from byname.recipes import get_recipe
 from byname.stage import Batch, ClassTexts, State
 from byname.taskfile import Task
@@ -246,6 +247,61 @@ def test_a_class_may_lack_templates() -> None:
     member, W = fitted(batch, cut, temperature=0)
     np.testing.assert_allclose(W[1], Z[0, 1], atol=1e-9)
     assert member.weight_[4] == pytest.approx(1)
+
+
+def test_a_template_that_a_class_lacks_is_scored_with_zbar() -> None:
+    batch, Z = world(10)
+    texts = texts_of(Z)
+    keep = np.arange(20) != 6  # class 1 lacks template 2
+    assert texts.prompt_index is not None
+    cut = replace(
+        texts,
+        vectors=texts.vectors[keep],
+        class_index=texts.class_index[keep],
+        prompt_index=texts.prompt_index[keep],
+    )
+    member, _ = fitted(batch, cut, q="all")
+    filled = Z.copy()
+    filled[2, 1] = unit(np.delete(Z[:, 1], 2, axis=0).mean(axis=0))
+    zbar = unit(filled.mean(axis=0))
+    zbar[1] = filled[2, 1]
+    y = pseudo_labels(batch.X, zbar)
+    expected = [cmm((batch.X, z), y)[0][np.unique(y)].mean() for z in filled]
+    np.testing.assert_allclose(member.score_, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_auto_is_what_it_says(per_class: bool) -> None:
+    """All predicted classes are scored; logits are z / 2, z = (s - median) / MAD."""
+    batch, Z = world(12, P=7)
+    member, _ = fitted(batch, texts_of(Z), temperature="auto", q=0.2, per_class=per_class)
+    y = pseudo_labels(batch.X, unit(Z.mean(axis=0)))
+    margins = np.stack([cmm((batch.X, z), y)[0] for z in Z])
+    score = margins[:, np.unique(y)].mean(axis=1)
+    np.testing.assert_allclose(member.score_, score, atol=1e-9)
+
+    def z(s: Any) -> Any:
+        return (s - np.median(s)) / np.median(np.abs(s - np.median(s)))
+
+    np.testing.assert_allclose(member.prompt_weight_, softmax(z(score) / 2), atol=1e-9)
+    (hard,) = member.worst_
+    own = (z(score) + z(margins[:, hard])) / 2 if per_class else z(score) / 2
+    np.testing.assert_allclose(member.weight_.reshape(5, 7)[hard], softmax(own), atol=1e-9)
+
+
+def test_the_report_is_plain_and_by_id() -> None:
+    batch, Z = world(5)
+    assert Cpe().report() == {}
+    member, _ = fitted(batch, texts_of(Z), q=0.4)
+    told = json.loads(json.dumps(member.report(), allow_nan=False))
+    assert told["effective_prompts"] == member.effective_prompts_
+    assert told["prompts"] == 4
+    assert told["worst"] == [
+        {"id": f"c{k}", "cmm": member.cmm_[k], "cmm_after": member.cmm_after_[k]}
+        for k in member.worst_
+    ]
+    alone, _ = fitted(Batch(batch.X[:1]), texts_of(Z))
+    assert json.loads(json.dumps(alone.report(), allow_nan=False))["worst"][0]["cmm"] is None
 
 
 def test_texts_that_no_classes_share_are_refused() -> None:
