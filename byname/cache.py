@@ -20,12 +20,10 @@ import platformdirs
 from numpy.typing import NDArray
 
 from byname.errors import CacheError
-from byname.files import atomic_path
 
 __all__ = [
     "CacheEntry",
     "TextCache",
-    "atomic_path",
     "cache_dir",
     "cache_entries",
     "cache_root",

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from byname.cache import atomic_path
 from byname.console import collect_warnings, console, say
 from byname.encoders import load_encoder
 from byname.errors import OutputError, PromptError, UsageError
+from byname.files import atomic_path
 from byname.prompts.atg import ATG
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, read_json, read_pairs, read_replies
