@@ -17,12 +17,12 @@ from byname.classtexts import class_texts
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
-from byname.errors import EmbeddingsError, UsageError
+from byname.errors import EmbeddingsError, EncoderError, UsageError
 from byname.estimator import Estimator
 from byname.inputs import as_embeddings, check_count, in_place, listed
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
-from byname.promptchoice import chosen_prompts, is_member
+from byname.promptchoice import Prompts, chosen_prompts, is_member
 from byname.promptset import PromptSet
 from byname.recipes import Recipe, get_recipe
 from byname.rows import Row, rows_of
@@ -46,9 +46,9 @@ class Classifier(Estimator):
         from the hub.
     recipe : str or Recipe, default "ensemble"
         See ``byname list recipes``.
-    prompts : str, Path or PromptSet, optional
+    prompts : str, Path, PromptSet or mapping, optional
         A member of the prompts stage, a prompt file, or several joined by "+":
-        ``"templates+more.json"``.
+        ``"templates+more.json"``; or ``{class: [texts]}``.
     allow_missing : bool, default False
         Give classes for which a prompt file has no text "a photo of a {}.", with a warning.
     templates : sequence of str, optional
@@ -99,7 +99,7 @@ class Classifier(Estimator):
         encoder: str | Path | Encoder | None = None,
         recipe: str | Recipe = "ensemble",
         *,
-        prompts: str | Path | PromptSet | None = None,
+        prompts: Prompts | None = None,
         allow_missing: bool = False,
         templates: Sequence[str] | None = None,
         weigh: str | None = None,
@@ -134,7 +134,7 @@ class Classifier(Estimator):
 
     encoder_: Encoder
     _light = frozenset({"batch_size", "cache", "progress", "threads"})
-    _derived = frozenset({"_texts"})
+    _derived = frozenset({"_texts", "_encoded_with"})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")
@@ -153,7 +153,7 @@ class Classifier(Estimator):
         self._refresh()
         if hasattr(self, "_texts"):
             if not hasattr(self, "encoder_"):
-                self.encoder_ = self._load_encoder()
+                self._load_again()
             return self
         self._check_arguments()
         self.taxonomy_: Taxonomy = read_taxonomy(self.classes, lineage=self.lineage)
@@ -167,7 +167,9 @@ class Classifier(Estimator):
             decide=self.decide,
         )
         self.prompts_: PromptSet = self._make_prompts()
-        self.encoder_ = self._load_encoder()
+        if not hasattr(self, "encoder_"):
+            self.encoder_ = self._load_encoder()
+        self._encoded_with = _fingerprints(self.encoder_)
         self.classes_: NDArray[np.str_] = np.array(answered.class_ids)
         self._texts = self._encode_texts(text_progress or (lambda done, total: None))
         self._remember()
@@ -187,13 +189,24 @@ class Classifier(Estimator):
     def _load_encoder(self) -> Encoder:
         return load_encoder(self.encoder, device=self.device, threads=self.threads)
 
+    def _load_again(self) -> None:
+        """After unpickling: the encoder of that name, if it is still the one that was used."""
+        found = self._load_encoder()
+        if _fingerprints(found) != self._encoded_with:
+            raise EncoderError(
+                "use this unpickled classifier",
+                f"its texts were encoded by another encoder than '{found.info.id}' is here",
+                "Restore the encoder's files or BYNAME_ENCODER, or call fit again.",
+            )
+        self.encoder_ = found
+
     def prompts_origin(self) -> str:
         """Where the texts come from: own templates, a prompt file or set, or members."""
         if self.templates is not None:
             return f"own templates: {'; '.join(self.templates)}"
         if self.prompts is None or is_member(self.prompts):
             return self.recipe_.prompts
-        return "a prompt set" if isinstance(self.prompts, PromptSet) else str(self.prompts)
+        return str(self.prompts) if isinstance(self.prompts, str | Path) else "own texts"
 
     def _make_prompts(self) -> PromptSet:
         if self.templates is not None:
@@ -259,6 +272,13 @@ class Classifier(Estimator):
             raise UsageError(
                 "fit", "labels were given", "byname learns from unlabeled images: call fit(X)."
             )
+        # A file of classes or prompts may have changed; its texts are found in the cache.
+        self._refresh()
+        self._forget(keep=frozenset({"encoder_", "_learned_with"}))
+        return self.fit_prepared(X)
+
+    def fit_prepared(self, X: Any = None) -> Self:
+        """:meth:`fit` without reading files of classes and prompts again."""
         self.prepare()
         batch = None if X is None else Batch(self.embed(X).vectors)
         self.pipeline_: Pipeline = Pipeline(self.recipe_).fit(self._texts, batch)
@@ -338,3 +358,7 @@ class Classifier(Estimator):
         embeddings = self.embed(X)
         pipeline = self._fitted(Batch(embeddings.vectors))
         return answer_table(pipeline, embeddings, k=k, level=self.level)
+
+
+def _fingerprints(encoder: Encoder) -> tuple[str, str]:
+    return encoder.info.text_fingerprint(), encoder.info.image_fingerprint()

@@ -291,7 +291,8 @@ def _report(error: Exception) -> int:
     shown = getattr(error, "format_message", None)
     if shown is not None:
         context = getattr(error, "ctx", None)
-        say(f"error: {shown()} See '{context.command_path if context else 'byname'} --help'.")
+        hint = ". Put a glob in quotes." if "unexpected extra argument" in shown() else ""
+        say(f"error: {shown()}{hint} See '{context.command_path if context else 'byname'} --help'.")
         return 2
     raise error
 

@@ -71,7 +71,7 @@ def classify(
         with progress_bar(counter, len(source), quiet) as advance:
             model.progress = advance
             embeddings = model.embed(source)
-            table = model.fit(embeddings).table(embeddings, k)
+            table = model.fit_prepared(embeddings).table(embeddings, k)
         counts = _counts(table, counter)
         seconds = {
             "prepare": ready - start,

@@ -10,13 +10,13 @@ from typing import Any
 
 from byname.console import collect_warnings, console, say
 from byname.encoders import load_encoder
-from byname.errors import OutputError, PromptError, UsageError
+from byname.errors import OutputError, PromptError, RecipeError, UsageError
 from byname.files import atomic_path
 from byname.prompts.atg import ATG
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, read_json, read_pairs, read_replies
 from byname.queries import Query, QueryMember
-from byname.stage import PromptMember, create, parse_spec
+from byname.stage import PromptMember, create, members, parse_spec
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -95,7 +95,16 @@ def _member(style: str, options: Mapping[str, Any], wording: Path | None) -> Pro
     """The member of a style; options that are not given keep the style's own values."""
     name, given = parse_spec(style)
     given |= {key: str(value) for key, value in options.items() if value not in (None, False)}
-    spec = f"{name}[{','.join(f'{key}={value}' for key, value in given.items())}]"
+    inside = ",".join(f"{key}={value}" for key, value in given.items())
+    spec = f"{name}[{inside}]" if inside else name
+    known = members("prompts")
+    begun = [style for style in known if style.startswith(name.lower())]
+    if name not in known and begun:
+        raise RecipeError(
+            f"use '{spec}' as the prompts stage",
+            f"there is no member '{name}'",
+            f"Did you mean {' or '.join(begun)}? Known: {', '.join(known)}.",
+        )
     member: PromptMember = create(spec, "prompts")
     if wording is None:
         return member
@@ -142,7 +151,7 @@ def _emit(member: QueryMember, taxonomy: Taxonomy, path: Path) -> None:
         for query in member.queries(taxonomy):
             file.write(json.dumps(_record(query, taxonomy), ensure_ascii=False) + "\n")
             count += 1
-    say(f"{count} queries -> {path}")
+    say(f"{count} {'query' if count == 1 else 'queries'} -> {path}")
 
 
 def _record(query: Query, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -216,4 +225,5 @@ def _save(made: PromptSet, path: Path) -> None:
     with atomic_path(path) as temporary:
         made.save(temporary)
     found = made.summary()
-    say(f"{found['texts']} texts of {found['classes']} classes -> {path}")
+    texts, classes = found["texts"], found["classes"]
+    say(f"{texts} text{'s' * (texts != 1)} of {classes} class{'es' * (classes != 1)} -> {path}")

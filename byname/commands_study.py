@@ -120,7 +120,9 @@ def _diagnose_images(
         model.progress = advance
         embeddings = model.embed(source)
     if embeddings.errors and not quiet:
-        say(f"warning: {len(embeddings.errors)} images could not be read and are left out")
+        n = len(embeddings.errors)
+        left = "1 image" if n == 1 else f"{n} images"
+        say(f"warning: {left} could not be read: left out")
     words = [images] + (["--image-column", image_column] if image_column else [])
     command = _command(words, options)
     return model.diagnose(embeddings, command=command), model.taxonomy_
@@ -146,11 +148,11 @@ def _command(words: list[str], options: Mapping[str, Any]) -> str:
 
 def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
     rows = []
-    for class_id in found.worst[:most]:
+    for class_id in (found.worst or tuple(found.classes))[:most]:
         one = found.classes[class_id]
         near = ", ".join(f"{classes.node(c.id).name} {c.share:.0%}" for c in one.confusions)
         cmm = f"{one.cmm:.4f}" if one.cmm is not None else "-"
-        shares = (f"{one.predicted_share:.1%}", f"{one.expected_accuracy:.0%}")
+        shares = (f"{one.predicted_share:.1%}", _percent(one.expected_accuracy))
         rows.append((one.name, cmm, *shares, near, one.flag))
     print_table("", COLUMNS, rows)
     if most < len(found.classes):
@@ -161,7 +163,13 @@ def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
             say(f"what to do about '{one.name}' ({flag}): {one.next}")
     for note in found.notes:
         say(f"note: {note}")
-    say(
-        f"{found.n_images} images, {len(found.classes)} classes, recipe {found.recipe}: expected "
-        f"accuracy {found.expected_accuracy:.0%}, an estimate without labels"
-    )
+    images = "1 image" if found.n_images == 1 else f"{found.n_images} images"
+    kinds = "1 class" if len(found.classes) == 1 else f"{len(found.classes)} classes"
+    expected = f"expected accuracy {_percent(found.expected_accuracy)}, an estimate without labels"
+    if found.expected_accuracy is None:
+        expected = "no accuracy can be expected"
+    say(f"{images}, {kinds}, recipe {found.recipe}: {expected}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

@@ -38,6 +38,7 @@ WEAK = 0.5  # expected accuracy below which a class is called weak
 CLASS = {"one": -0.2, "margin": 2.1, "share": 0.25, "precision": 0.3, "recall": 0.35}
 OVERALL = (-0.7, 1.2)
 FEW = 10  # images a class, below which neighbours of its own are too few to tell anything
+ALONE = "one class has nothing to be told apart from: no accuracy can be expected of it"
 COMPARE = (
     "expected accuracies are for ranking the classes of one run: do not compare those of different "
     "recipes, prompts or encoders, since an estimate can rise where the accuracy falls"
@@ -58,7 +59,8 @@ class ClassDiagnosis:
     """What is expected of one class.
 
     ``cmm`` is None, and ``expected_accuracy`` 0, where no image is predicted as the class; ``n``
-    counts those images and ``predicted_share`` is their share of all. ``confusions`` are the most
+    counts those images and ``predicted_share`` is their share of all. With a single class
+    ``expected_accuracy`` is None. ``confusions`` are the most
     frequent second choices of these images, at most three. Without any image they are the winners
     of the 10 images in which the class comes closest to winning.
     """
@@ -67,7 +69,7 @@ class ClassDiagnosis:
     cmm: float | None
     n: int
     predicted_share: float
-    expected_accuracy: float
+    expected_accuracy: float | None
     confusions: tuple[Confusion, ...]
     flag: str
     next: str
@@ -81,10 +83,10 @@ class Diagnosis:
     ----------
     recipe : str
     n_images : int
-    expected_accuracy : float
-        Share of the images whose answer is expected to be right.
+    expected_accuracy : float or None
+        Share of the images whose answer is expected to be right; None with a single class.
     worst : tuple of str
-        Ids of all classes, those that are expected to fail first.
+        Ids of all classes, those that are expected to fail first; empty with a single class.
     classes : dict of str to ClassDiagnosis
         By id, in the order of the taxonomy.
     notes : tuple of str
@@ -95,7 +97,7 @@ class Diagnosis:
 
     recipe: str
     n_images: int
-    expected_accuracy: float
+    expected_accuracy: float | None
     worst: tuple[str, ...]
     classes: dict[str, ClassDiagnosis]
     notes: tuple[str, ...] = ()
@@ -246,8 +248,8 @@ def diagnose(
     return Diagnosis(
         recipe=pipeline.recipe.name,
         n_images=len(batch),
-        expected_accuracy=found.overall(),
-        worst=tuple(ids[k] for k in order),
+        expected_accuracy=found.overall() if len(ids) > 1 else None,
+        worst=tuple(ids[k] for k in order) if len(ids) > 1 else (),
         classes=_classes(texts.taxonomy, found, near, flags, todo),
         notes=_notes(len(batch), texts.n_classes),
         members=pipeline.report(),
@@ -255,9 +257,12 @@ def diagnose(
 
 
 def _notes(n: int, K: int) -> tuple[str, ...]:
+    if K == 1:
+        return (ALONE,)
     if n >= FEW * K:
         return (COMPARE,)
-    few = f"{n} images for {K} classes are fewer than {FEW} a class: expected accuracies can be far"
+    count, are = ("1 image", "is") if n == 1 else (f"{n} images", "are")
+    few = f"{count} for {K} classes {are} fewer than {FEW} a class: expected accuracies can be far"
     return (f"{few} off; give more images", COMPARE)
 
 
@@ -275,7 +280,7 @@ def _classes(
             cmm=float(found.cmm[k]) if n[k] else None,
             n=int(n[k]),
             predicted_share=float(n[k] / n.sum()),
-            expected_accuracy=float(expected[k]),
+            expected_accuracy=float(expected[k]) if len(n) > 1 else None,
             confusions=near[k],
             flag=flags[k],
             next=todo[k],
@@ -348,6 +353,8 @@ def _closest(X: Any, W: Any, y: NDArray[np.intp], classes: NDArray[np.intp]) -> 
 
 def _flags(taxonomy: Taxonomy, found: Signals) -> list[str]:
     """What is wrong with each class; "" where nothing is."""
+    if len(taxonomy) == 1:
+        return [""]
     shared, expected = _ambiguous(taxonomy), found.expected()
     flags = np.where(expected < WEAK, "weak", "").astype(object)
     flags[found.count == 0] = "never predicted"

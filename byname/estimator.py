@@ -46,7 +46,7 @@ class Estimator:
         """Note the parameters with which everything was learned."""
         # A list that the user goes on changing must be seen to differ.
         self._learned_with = {
-            name: copy.copy(value) if isinstance(value, list | dict) else value
+            name: copy.deepcopy(value) if isinstance(value, list | dict) else value
             for name, value in self._heavy().items()
         }
 
@@ -55,9 +55,13 @@ class Estimator:
         then = getattr(self, "_learned_with", None)
         if then is None or all(_same(then[name], v) for name, v in self._heavy().items()):
             return
+        self._forget()
+
+    def _forget(self, keep: frozenset[str] = frozenset()) -> None:
+        """Drop what was learned, but for what is named."""
         learned = [n for n in vars(self) if n.endswith("_") or n in self._derived]
-        for name in [*learned, "_learned_with"]:
-            delattr(self, name)
+        for name in {*learned, "_learned_with"} - keep:
+            vars(self).pop(name, None)
 
     def _heavy(self) -> dict[str, Any]:
         return {n: v for n, v in self.get_params().items() if n not in self._light}

@@ -17,6 +17,7 @@ from byname import ops
 from byname.classifier import Classifier
 from byname.embeddings import Embeddings
 from byname.errors import NeedsError, UsageError
+from byname.files import names_file
 from byname.pipeline import Pipeline
 from byname.promptchoice import is_member
 from byname.promptset_io import read_json
@@ -99,7 +100,7 @@ def parse_recipes(recipes: Recipes) -> dict[str, Contender]:
 
 def _check_prompts(prompts: str) -> None:
     """Unknown members and files that cannot be read are errors before any work."""
-    parts = [prompts] if Path(prompts).is_file() else split_list(prompts, "+")
+    parts = [prompts] if names_file(prompts) else split_list(prompts, "+")
     for part in parts:
         if is_member(part):
             create(part, "prompts")
@@ -161,7 +162,7 @@ def predict_images(embeddings: Embeddings, model: Classifier, *, ranks: int = 5)
     NeedsError
         Where the recipe needs what there is not.
     """
-    model.fit(embeddings)
+    model.fit_prepared(embeddings)
     S = ops.to_numpy(model.pipeline_.scores(Batch(embeddings.vectors)))
     return _decide(model.pipeline_, S, model.taxonomy_, ranks, model.level)
 

@@ -20,6 +20,8 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "atomic_path",
     "guess_delimiter",
+    "names_file",
+    "names_folder",
     "parse_json",
     "read_json",
     "read_text",
@@ -52,6 +54,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def names_file(text: str | Path) -> bool:
+    """Whether this is the path of a file; texts that no path can be are none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def names_folder(text: str | Path) -> bool:
+    """Whether this is the path of a folder; texts that no path can be are none."""
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def write_text(path: Path, text: str, asked: str) -> None:

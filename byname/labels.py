@@ -48,7 +48,7 @@ def read_labels(
     """Class of each file in a CSV or TSV table, as text; empty cells are no label.
 
     The columns are ``file_name`` (or file, filename, image, path), and the first of ``class_id``,
-    ``label``, ``name``, ``class``; ``id`` counts only where there is none of them.
+    ``label``, ``name``, ``class``, all in any case; ``id`` counts only where there is none of them.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
     separator = max("\t;,", key=header.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        names = [name.strip() for name in next(lines, [])]
+        names = [name.strip().lower() for name in next(lines, [])]
         return names, [row + [""] * (len(names) - len(row)) for row in lines if any(row)]
     except csv.Error as error:
         raise UsageError(asked, f"it is not a table ({error})", "Give a .csv file.") from None
@@ -156,13 +156,25 @@ def _key(text: str) -> str:
 def folder_labels(keys: Sequence[str]) -> dict[str, str]:
     """The folder in which each image lies, as in ``images/<class>/a.jpg``; none at the top.
 
+    Raises
+    ------
+    UsageError
+        Where all images lie at the top.
+
     Examples
     --------
     >>> folder_labels(["cat/1.jpg", "2.jpg"])
     {'cat/1.jpg': 'cat'}
     """
     parents = {key: PurePosixPath(key).parent.name for key in keys}
-    return {key: clean_text(name) for key, name in parents.items() if name}
+    found = {key: clean_text(name) for key, name in parents.items() if name}
+    if keys and not found:
+        raise UsageError(
+            "take the folders of the images as their labels",
+            f"no image lies in a folder of its class (images: {quoted(keys, 3)})",
+            "Put each class into a folder of its own, or give --labels FILE.csv.",
+        )
+    return found
 
 
 def match_labels(

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from byname.errors import PromptError
+from byname.files import names_file
 from byname.promptset import PromptSet
-from byname.promptset_io import fill_missing, load_prompts
+from byname.promptset_io import fill_missing, load_prompts, prompts_of
 from byname.stage import PromptMember, create
 from byname.taxonomy import Taxonomy
 
-__all__ = ["chosen_prompts", "is_member"]
+__all__ = ["Prompts", "chosen_prompts", "is_member"]
 
 
-def is_member(prompts: str | Path | PromptSet | None) -> bool:
+Prompts: TypeAlias = str | Path | PromptSet | Mapping[str, Any]
+"""What a user may give: a member, a file, a sum of these, a set, or ``{class: [texts]}``."""
+
+
+def is_member(prompts: Prompts | None) -> bool:
     """Whether this names one member of the prompts stage, rather than a file, a set or a sum."""
     return isinstance(prompts, str) and len(_parts(prompts)) == 1 and not _is_file(prompts)
 
 
 def chosen_prompts(
-    prompts: str | Path | PromptSet, taxonomy: Taxonomy, *, allow_missing: bool = False
+    prompts: Prompts, taxonomy: Taxonomy, *, allow_missing: bool = False
 ) -> PromptSet:
     """The texts of every class.
 
     Parameters
     ----------
-    prompts : str, Path or PromptSet
+    prompts : str, Path, PromptSet or mapping
         A member ("templates"), a file ("p.json"), or several joined by "+"
-        ("templates+p.json"). A file in a sum need not have texts for every class.
+        ("templates+p.json"); or ``{class: [texts]}``. A file in a sum need not have texts for
+        every class.
     taxonomy : Taxonomy
     allow_missing : bool
         Give a template to classes without any text.
@@ -42,15 +51,23 @@ def chosen_prompts(
     >>> chosen_prompts("templates[set=single]", Taxonomy.from_names(["cat"])).texts("cat")
     ['a photo of a cat.']
     """
-    parts = [prompts] if isinstance(prompts, PromptSet | Path) else _parts(prompts)
+    if not isinstance(prompts, str | Path | PromptSet | Mapping):
+        raise PromptError(
+            "use these prompts",
+            f"they are a {type(prompts).__name__}",
+            "Give a member's name, a prompt file, a PromptSet, or {class: [texts]}.",
+        )
+    parts = _parts(prompts) if isinstance(prompts, str) else [prompts]
     made = [_texts(part, taxonomy) for part in parts]
     together = made[0] if len(made) == 1 else PromptSet.concatenate(made)
     return fill_missing(together, taxonomy, allow_missing=allow_missing)
 
 
-def _texts(part: str | Path | PromptSet, taxonomy: Taxonomy) -> PromptSet:
+def _texts(part: Prompts, taxonomy: Taxonomy) -> PromptSet:
     if isinstance(part, PromptSet):
         return part
+    if isinstance(part, Mapping):
+        return prompts_of(dict(part), taxonomy, "use these prompts", "texts")
     if isinstance(part, Path) or _is_file(part):
         return load_prompts(part, taxonomy)
     member: PromptMember = create(part, "prompts")
@@ -58,11 +75,18 @@ def _texts(part: str | Path | PromptSet, taxonomy: Taxonomy) -> PromptSet:
 
 
 def _is_file(text: str) -> bool:
-    return text.lower().endswith(".json") or Path(text).is_file()
+    return text.lower().endswith(".json") or names_file(text)
 
 
 def _parts(text: str) -> list[str]:
     """Split at "+" outside of brackets; a file whose own name has a "+" is one part."""
-    if Path(text).is_file():
+    if names_file(text):
         return [text]
-    return [part.strip() for part in re.findall(r"(?:\[[^\]]*\]|[^+\[])+", text)]
+    found = [part.strip() for part in re.split(r"\+(?![^\[]*\])", text)]
+    if not all(found):
+        raise PromptError(
+            f"use the prompts '{text}'",
+            "a name is missing",
+            "Give a member or a file, or several joined by '+': templates+more.json.",
+        )
+    return found

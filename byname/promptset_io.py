@@ -70,26 +70,31 @@ def load_prompts(path: str | Path, taxonomy: Taxonomy) -> PromptSet:
     path = Path(path)
     asked = f"read the prompts in '{path}'"
     raw = read_json(path, asked, _SHAPE)
-    if isinstance(raw, dict) and isinstance(raw.get("format"), str):
-        made = PromptSet.load(path)
-        for class_id, prompts in made.classes.items():
-            if blank := [i for i, prompt in enumerate(prompts, 1) if not prompt.text.strip()]:
-                raise PromptError(
-                    asked, f"text {blank[0]} of {class_id!r} is empty", "Write it, or leave it out."
-                )
-        for pair in made.pairs:
-            if not all(text.strip() for text in pair.texts):
-                raise PromptError(
-                    asked,
-                    f"a text of {pair.a!r} against {pair.b!r} is empty",
-                    "Write it, or leave it out.",
-                )
-        return made
+    if not (isinstance(raw, dict) and isinstance(raw.get("format"), str)):
+        return prompts_of(raw, taxonomy, asked, path.name)
+    made = PromptSet.load(path)
+    for class_id, prompts in made.classes.items():
+        if blank := [i for i, prompt in enumerate(prompts, 1) if not prompt.text.strip()]:
+            raise PromptError(
+                asked, f"text {blank[0]} of {class_id!r} is empty", "Write it, or leave it out."
+            )
+    for pair in made.pairs:
+        if not all(text.strip() for text in pair.texts):
+            raise PromptError(
+                asked,
+                f"a text of {pair.a!r} against {pair.b!r} is empty",
+                "Write it, or leave it out.",
+            )
+    return made
+
+
+def prompts_of(raw: Any, taxonomy: Taxonomy, asked: str, generator: str = "") -> PromptSet:
+    """The set of an object ``{class: [texts]}``, for as many of the classes as it has texts for."""
     if not isinstance(raw, dict):
         raise PromptError(asked, f"it holds a {type(raw).__name__}, not an object", _SHAPE)
     ids = _class_ids(raw, taxonomy, asked)
     classes = {ids[key]: _prompts(value, key, asked) for key, value in raw.items()}
-    return PromptSet(classes=classes, provenance=Provenance(generator=path.name))
+    return PromptSet(classes=classes, provenance=Provenance(generator=generator))
 
 
 def fill_missing(

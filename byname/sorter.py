@@ -34,15 +34,15 @@ def sort_photos(
     """Link or copy every photo of an output into ``into/<class>/<file name>``.
 
     ``into/.byname-sorted.json`` lists what was placed. Where a photo now belongs into another
-    folder than at an earlier time, what was placed then is removed, if it is still as it was.
-    Nothing else is ever removed.
+    folder than earlier, what was placed then is removed, if still as it was, and nothing else.
 
     Parameters
     ----------
     rows : Path
         Output of ``byname classify``; only rank 1 is read.
     into : Path
-        Created if needed. A file that is there already is left alone and counted as ``exists``.
+        Created if needed. A file that is there already is left alone and counted as ``exists``;
+        where byname placed it for another photo, a hash is added to the name of this one.
     images : Path, optional
         The photos; by default what is named in ``<rows>.run.json``.
     how : {"link", "hardlink", "copy"}
@@ -79,11 +79,11 @@ def sort_photos(
         for target, key in targets.items():
             if (ref := find(key)) is None:
                 counts["missing"] += 1
-            elif os.path.lexists(into / target):
+            elif os.path.lexists(into / (place := placements.place(ref, target))):
                 counts["exists"] += 1
             else:
-                _place(ref, into / target, how)
-                old = placements.replace(ref, target, how, keep=targets)
+                _place(ref, into / place, how)
+                old = placements.replace(ref, place, how, keep=targets)
                 counts["moved" if old else "placed"] += 1
     finally:
         placements.save()
@@ -128,6 +128,17 @@ class _Placements:
         self._earlier: dict[str, list[str]] = {}
         for target, told in self._files.items():
             self._earlier.setdefault(str(told.get("source")), []).append(target)
+
+    def place(self, ref: ImageRef, target: str) -> str:
+        """The target, or a name beside it where the target was placed for another photo."""
+        source, told = _identity(ref), self._files.get(target)
+        path = self._into / target
+        if told is None or told.get("source") == source or not os.path.lexists(path):
+            return target
+        with suppress(OSError):  # the same photo may have been moved or renamed
+            if path.read_bytes() == ref.read():
+                return target
+        return _with_hash(target, source)
 
     def replace(self, ref: ImageRef, target: str, how: How, keep: dict[str, str]) -> bool:
         """Note a new placement; remove earlier ones of the photo, other than those in ``keep``."""
@@ -242,10 +253,14 @@ def _file_names(keys: list[str]) -> dict[str, str]:
     often = Counter(name.casefold() for name in found.values())
     for key, name in found.items():
         if often[name.casefold()] > 1:
-            place = PurePosixPath(name)
-            mark = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-            found[key] = place.with_name(f"{place.stem}-{mark}{place.suffix}").as_posix()
+            found[key] = _with_hash(name, key)
     return found
+
+
+def _with_hash(name: str, of: str) -> str:
+    place = PurePosixPath(name)
+    mark = blake2b(of.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return place.with_name(f"{place.stem}-{mark}{place.suffix}").as_posix()
 
 
 def _folder_names(labels: dict[str, str], by: str) -> dict[str, str]:

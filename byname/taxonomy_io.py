@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _SUFFIXES = (".txt", *_TABLES, ".json", *_NEWICK)
 # Files that may well hold classes, but would be taken for a list of names.
 _OTHER = {".jsonl", ".ndjson", ".parquet", ".xls", ".xlsx", ".yaml", ".yml", ".xml", ".pkl"}
 _USE = f"Use one of {', '.join(_SUFFIXES)}."
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -111,6 +113,10 @@ def parse_classes_argument(text: str, *, lineage: Sequence[str] | str | None = N
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError):  # a list of names too long, or too odd, for a path
         is_file = is_folder = False
+    if not is_file and _URL.match(text):
+        raise TaxonomyError(
+            f"use {text!r} as classes", "it is a URL", "Download it first, and give the file."
+        )
     separators = [s for s in (os.sep, os.altsep) if s and s in text]
     if is_file or separators or path.suffix.lower() in {*_SUFFIXES, *_OTHER}:
         return _read_file(path, _columns(lineage))

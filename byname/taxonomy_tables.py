@@ -19,6 +19,7 @@ __all__ = ["table"]
 
 _TABLE_HELP = "Columns: name, and optionally id or class_id, parent, aliases, description."
 _KNOWN = ("id", "class_id", "name", "parent", "aliases", "description")
+_FILES = {"file_name", "filename", "image_path"}  # of tables that name images
 # Columns that say nothing about the classes themselves; "" is the index that pandas writes.
 _BOOKKEEPING = {"", "index", "count", "n", "images", "split", "url", "source", "comment", "notes"}
 
@@ -32,6 +33,7 @@ def table(text: str, delimiter: str = ",", lineage: Sequence[str] | None = None)
     ('fruit.kiwi', 'dairy.milk')
     """
     header, rows = _rows(text, delimiter)
+    said = _looks_like_labels(header, rows, lineage)
     missing = [c for c in (lineage or ("name",)) if c not in header]
     if missing:
         raise TaxonomyError(
@@ -43,8 +45,9 @@ def table(text: str, delimiter: str = ",", lineage: Sequence[str] | None = None)
     if not rows:
         raise TaxonomyError(ASKED, "there is no row below the header", "Give at least one class.")
     if lineage is None and "parent" in header:
-        return _by_parents(rows, "id" in header or "class_id" in header)
-    guessed, said = _guess_lineage(header, rows) if lineage is None else (lineage, [])
+        return _by_parents(rows, "id" in header or "class_id" in header, said)
+    guessed, more = _guess_lineage(header, rows) if lineage is None else (lineage, [])
+    said += more
     return _by_lineage(rows, guessed, said, named=lineage is not None or len(guessed) > 1)
 
 
@@ -94,7 +97,24 @@ def _entry(line: int, row: dict[str, str], name: str = "name", parent: int = -1)
     )
 
 
-def _by_parents(rows: _Rows, has_ids: bool) -> Taxonomy:
+def _looks_like_labels(
+    header: Sequence[str], rows: _Rows, lineage: Sequence[str] | None
+) -> list[str]:
+    """A table of images read as classes would make a class of every image."""
+    file = next((column for column in header if column.lower() in _FILES), None)
+    if file is None:
+        return []
+    seen = f"it has a column {file!r}: this looks like a table of labels, not of classes"
+    columns = [*lineage] if lineage else ["parent", "name"]
+    names = [tuple(row.get(column, "") for column in columns) for _, row in rows]
+    if not {columns[-1]} <= set(header) or len(set(names)) < len(names):
+        raise TaxonomyError(
+            ASKED, seen, f"Give a table with a row a class; if this is one, delete {file!r}."
+        )
+    return [seen]
+
+
+def _by_parents(rows: _Rows, has_ids: bool, said: Sequence[str]) -> Taxonomy:
     """Rows with a parent column; parents are ids, or names where there is no column of ids."""
     entries: list[Entry] = []
     parents: list[str] = []
@@ -136,8 +156,8 @@ def _by_parents(rows: _Rows, has_ids: bool) -> Taxonomy:
             f"Add a row for each, or use its {'id' if has_ids else 'name'} as written there.",
         )
     names = list(dict.fromkeys(several))
-    said = [f"nodes with several parents, of which the first is used ({len(names)}): {some(names)}"]
-    return assemble(entries, warnings=said if names else [])
+    more = [f"nodes with several parents, of which the first is used ({len(names)}): {some(names)}"]
+    return assemble(entries, warnings=[*said, *(more if names else [])])
 
 
 def _by_lineage(rows: _Rows, lineage: Sequence[str], said: list[str], *, named: bool) -> Taxonomy:

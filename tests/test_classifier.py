@@ -17,6 +17,7 @@ from byname.answers import answer_table
 from byname.encoders import PrecomputedEncoder
 from byname.errors import (
     EmbeddingsError,
+    EncoderError,
     PromptError,
     RecipeError,
     SourceError,
@@ -113,6 +114,32 @@ def test_a_fitted_model_can_be_pickled(photos: Path, monkeypatch: pytest.MonkeyP
     assert not hasattr(twin, "encoder_")
     assert twin.predict(photos).tolist() == model.predict(photos).tolist()
     assert copy.deepcopy(model).predict(photos).tolist() == model.predict(photos).tolist()
+
+
+def test_an_unpickled_model_refuses_another_encoder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byname.classifier.load_encoder", lambda *a, **k: FakeEncoder())
+    twin = pickle.loads(pickle.dumps(Classifier(NAMES, "fake", "plain").fit()))
+    other = FakeEncoder(weights="fake-2")
+    monkeypatch.setattr("byname.classifier.load_encoder", lambda *a, **k: other)
+    with pytest.raises(EncoderError, match="its texts were encoded by another encoder"):
+        twin.predict(photos)
+    assert twin.fit().predict(photos).shape == (4,)
+
+
+def test_fit_reads_files_and_nested_classes_again(
+    stored: PrecomputedEncoder, tmp_path: Path
+) -> None:
+    nested = {"pets": ["cat"], "wild": ["fox"]}
+    model = Classifier(nested, stored, "plain", templates=["a {}"]).fit()
+    nested["pets"].append("dog")
+    assert model.fit().classes_.tolist() == ["pets.cat", "pets.dog", "wild.fox"]
+    file = tmp_path / "names.txt"
+    file.write_text("cat\n")
+    model = Classifier(file, stored, "plain", templates=["a {}"]).fit()
+    file.write_text("cat\ndog\n")
+    assert model.fit().classes_.tolist() == ["cat", "dog"]
 
 
 def test_a_changed_attribute_counts(stored: PrecomputedEncoder) -> None:

@@ -224,6 +224,8 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("unknown recipe", ("classify", "photos", "-c", "a,b", "-e", "mini", "-r", "x"), "Known"),
     ("k of zero", ("classify", "photos", "-c", "a,b", "-k", "0"), "--help"),
     ("no classes", ("classify", "photos"), "--classes"),
+    ("glob without quotes", ("classify", "a.png", "b.png", "-c", "a"), "Put a glob in quotes."),
+    ("classes of the web", ("classify", "photos", "-c", "https://a.org/c.csv"), "it is a URL"),
     ("unknown verb", ("clasify",), "clasify"),
     ("unknown option", ("classify", "photos", "-c", "a,b", "--colour"), "--colour"),
 ]

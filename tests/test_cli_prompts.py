@@ -197,6 +197,9 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--style", "templates", "--dedup", "--dry-run"), "it has no parameter 'dedup'"),
     (("--style", "mean", "--dry-run"), "'mean' is a weigh member"),
     (("--style", "templates"), "no output was given"),
+    (("--style", "hap", "--dry-run"), "cannot use 'hap' as the prompts stage: there is no member"),
+    (("--style", "hap", "--dry-run"), "Did you mean haprompts?"),
+    (("--style", "zzz", "--dry-run"), "cannot use 'zzz' as"),
 ]
 
 

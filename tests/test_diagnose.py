@@ -233,8 +233,12 @@ def test_few_images(n: int) -> None:
 def test_one_class_and_no_images() -> None:
     one = ClassTexts(np.eye(3)[:1], np.zeros(1, int), Taxonomy.from_names(["cat"]))
     found = diagnose(one, np.eye(3), "plain")
-    assert found.worst == ("cat",)
+    assert found.worst == ()
+    assert found.expected_accuracy is None
+    assert found.classes["cat"].expected_accuracy is None
     assert found.classes["cat"].confusions == ()
+    assert found.classes["cat"].flag == ""
+    assert "no accuracy can be expected" in found.notes[0]
     with pytest.raises(UsageError, match="there are no images"):
         diagnose(one, np.zeros((0, 3)), "plain")
 
@@ -382,6 +386,26 @@ def test_the_table(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "estimate without labels" in err
     assert "what to do about 'hen' (never predicted)" in err
     assert "note: expected accuracies are for ranking the classes of one run" in err
+
+
+def test_one_class_of_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    np.savez(
+        tmp_path / "one.npz",
+        images=np.eye(3, dtype=np.float32)[:1],
+        texts=np.eye(3, dtype=np.float32)[None, :1],
+        labels=np.zeros(1, int),
+        classes=np.array(["cat"]),
+        templates=np.array(["a photo of a {}."]),
+    )
+    code, out, _ = run(capfd, "--task", tmp_path / "one.npz", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["expected_accuracy"] is None
+    assert told["worst"] == []
+    code, out, err = run(capfd, "--task", tmp_path / "one.npz")
+    assert code == 0
+    assert "cat" in out
+    assert "1 image, 1 class, recipe ensemble: no accuracy can be expected" in err
 
 
 def test_the_table_is_cut_at_twenty(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

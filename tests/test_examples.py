@@ -44,6 +44,20 @@ def test_the_files_are_what_the_script_makes(
             assert getattr(made.provenance, field) == getattr(kept.provenance, field)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("c.txt", "nowhere"), "no such folder"), (("gone.csv",), "no such file")],
+)
+def test_wrong_arguments_of_the_script_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.txt").write_text("cat\n")
+    monkeypatch.setattr(sys, "argv", ["make_prompts.py", *arguments])
+    with pytest.raises(SystemExit, match=words):
+        runpy.run_path(str(FOLDER / "make_prompts.py"), run_name="__main__")
+
+
 def test_haprompts_answers_each_query_of_today_once(taxonomy: Taxonomy) -> None:
     made = PromptSet.load(FOLDER / "haprompts.json")
     queries = list(HAPrompts(variant="full").queries(taxonomy))

@@ -34,6 +34,7 @@ def write(folder: Path, text: str, name: str = "labels.csv") -> Path:
         "file_name,class_id\na.jpg,cat\nb.jpg,dog\n",
         "\ufeffclass_id;file_name\ncat;a.jpg\ndog;b.jpg\n",
         "split\tfilename\tlabel\ntest\ta.jpg\tcat\ntest\t./b.jpg\tdog\n",
+        "File_Name,Label\na.jpg,cat\nb.jpg,dog\n",
         'image,class\r\n"a.jpg", cat \r\nb.jpg,dog\r\n\r\nc.jpg,\r\n',
     ],
 )
@@ -181,3 +182,8 @@ def test_folders() -> None:
     found = match_labels(keys, folder_labels(keys), CATS)
     assert found.labels.tolist() == [0, 1]
     assert found.without == ("3.jpg",)
+
+
+def test_folders_that_are_none() -> None:
+    with pytest.raises(UsageError, match=r"no image lies in a folder of its class .*'1.jpg'"):
+        folder_labels(["1.jpg", "2.jpg"])

@@ -60,3 +60,24 @@ def test_unknown_parts() -> None:
         chosen_prompts("templates+nowhere.json", PETS)
     with pytest.raises(NeedsError, match="replies of an LLM"):
         chosen_prompts("haprompts[variant=lp+path]+templates", PETS)
+
+
+@pytest.mark.parametrize("text", ["", "+", "templates+", "a.json++b.json"])
+def test_a_name_that_is_missing(text: str) -> None:
+    with pytest.raises(PromptError, match="a name is missing"):
+        chosen_prompts(text, PETS)
+
+
+def test_texts_pasted_in_place_of_a_file() -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        chosen_prompts("x y" * 200, PETS)
+    with pytest.raises(RecipeError, match="cannot read 'templates"):
+        chosen_prompts("templates[set=short", PETS)
+
+
+def test_a_mapping_of_texts_and_what_is_none() -> None:
+    made = chosen_prompts({"Dog": ["a dog"], "cat": ["a cat"]}, PETS)
+    assert made.texts("dog") == ["a dog"]
+    assert list(made.classes) == ["cat", "dog"]
+    with pytest.raises(PromptError, match=r"they are a int\. Give a member's name"):
+        chosen_prompts(7, PETS)  # type: ignore[arg-type]

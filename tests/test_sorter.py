@@ -422,3 +422,38 @@ def test_one_photo_under_two_keys_is_placed_twice(tmp_path: Path) -> None:
     for wanted in ({"placed": 2}, {"exists": 2}):
         assert sort_photos(rows, tmp_path / "s") == wanted
         assert placed(tmp_path / "s") == ["cat/a.jpg", "cat/photos/a.jpg"]
+
+
+@pytest.mark.parametrize("how", ["link", "hardlink", "copy"])
+def test_another_photo_of_the_same_name_is_placed_beside(
+    tmp_path: Path, how: byname.sorter.How
+) -> None:
+    outputs = []
+    for folder in ("pa", "pb"):
+        put(tmp_path, f"{folder}/1.jpg", data=folder.encode())
+        (tmp_path / f"of {folder}").mkdir()
+        source = open_source(tmp_path / folder)
+        outputs.append(classified(source, tmp_path / f"of {folder}", folder=str(tmp_path / folder)))
+    into = tmp_path / "both"
+    for wanted in ({"placed": 1}, {"exists": 1}):
+        for rows in outputs:
+            assert sort_photos(rows, into, how=how) == wanted
+    kept = {(into / name).read_bytes(): name for name in placed(into)}
+    assert set(kept) == {b"pa", b"pb"}
+    assert kept[b"pa"] == "cat/1.jpg"
+    assert re.fullmatch(r"cat/1-[0-9a-f]{8}\.jpg", kept[b"pb"])
+    # A changed answer moves it, whatever its name has become.
+    table = byname.sorter.read_rows(outputs[1]).to_pylist()
+    rows = [replace(Row(**r), class_id="dog", label="dog") for r in table]
+    record = json.loads((outputs[1].parent / (outputs[1].name + ".run.json")).read_text())
+    write_rows(pa.Table.from_pylist([asdict(r) for r in rows], SCHEMA), outputs[1], record)
+    assert sort_photos(outputs[1], into, how=how) == {"moved": 1}
+    assert placed(into) == ["cat/1.jpg", "dog/1.jpg"]
+
+
+def test_photos_that_were_moved_are_not_placed_again(tmp_path: Path) -> None:
+    rows, into = output(tmp_path, ROWS[:1]), tmp_path / "s"
+    assert sort_photos(rows, into, how="copy") == {"placed": 1}
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    again = sort_photos(rows, into, how="copy", images=tmp_path / "elsewhere")
+    assert again == {"exists": 1}

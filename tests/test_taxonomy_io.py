@@ -491,3 +491,32 @@ def test_grocery(shared: Path) -> None:
     same = [n for n in t.classes if n.name == t.node(t.ancestors(n.id)[0]).name]
     assert len(same) == 26
     assert len(t.unique_names()) == 81
+
+
+@pytest.mark.parametrize("text", ["https://a.org/c.csv", "http://a.org/x?a,b", "s3://bucket/c.txt"])
+def test_a_url_is_named_as_one(text: str) -> None:
+    with pytest.raises(TaxonomyError, match=r"it is a URL\. Download it first"):
+        read_taxonomy(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,name\na.jpg,cat\nb.jpg,cat\n",
+        "Filename,class_id,name\na.jpg,1,cat\nb.jpg,1,cat\n",
+        "image_path,label\na.jpg,cat\nb.jpg,dog\n",
+    ],
+)
+def test_a_table_of_labels_is_no_table_of_classes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(TaxonomyError, match=r"looks like a table of labels, .* delete '[Ffi]"):
+        read_taxonomy(tmp_path / "l.csv")
+
+
+def test_a_table_of_classes_with_a_photo_each_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("file_name,name,parent\na.jpg,cat,\nb.jpg,dog,\n")
+    found = read_taxonomy(tmp_path / "c.csv")
+    assert len(found) == 2
+    assert any("looks like a table of labels" in text for text in found.warnings)
+    (tmp_path / "d.csv").write_text("filename,name\na.jpg,cat\nb.jpg,dog\n")
+    assert any("'filename'" in text for text in read_taxonomy(tmp_path / "d.csv").warnings)

@@ -162,7 +162,7 @@ def _variant(folder: Path, name: str) -> Path | None:
 
 def _raise_missing(folder: Path, kind: str, missing: list[str]) -> NoReturn:
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    shown = ", ".join(found[:8]) + (f", and {len(found) - 8} more" if len(found) > 8 else "")
     if len(missing) == len(REQUIRED[kind]):
         known = "; ".join(f"{k}: {', '.join(files)}" for k, files in REQUIRED.items())
         raise EncoderError(

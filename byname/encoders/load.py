@@ -12,6 +12,7 @@ from typing import Any
 from byname.encoders.base import Encoder
 from byname.encoders.presets import DEFAULT, PRESETS, Preset
 from byname.errors import EncoderError, EncoderUnavailableError
+from byname.files import names_folder
 
 __all__ = ["list_encoders", "load_encoder"]
 
@@ -67,7 +68,7 @@ def load_encoder(
         from byname.encoders.precomputed import PrecomputedEncoder
 
         return PrecomputedEncoder.from_path(Path(rest))
-    if Path(name).is_dir():
+    if names_folder(name):
         return _from_folder(Path(name), name, device, threads)
     close = difflib.get_close_matches(name, PRESETS, 3, 0.5)
     guess = f"Did you mean {' or '.join(close)}? " if close else ""

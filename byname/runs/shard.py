@@ -150,7 +150,7 @@ def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Lo
     try:
         data = ref.read()
         content = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
-        known = reuse.find(content) if reuse else None
+        known = reuse.find(content) if reuse is not None else None
         if known is not None:
             return Loaded(content, vector=known)
         return Loaded(content, pixels=load_pixels(data, preprocess))

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from byname.errors import TaxonomyError
 from byname.prompts.haprompts import HAPrompts
 from byname.promptset import Pair, Prompt, PromptSet, Provenance
 from byname.queries import Query
@@ -164,8 +165,13 @@ def main() -> None:
     """Write both files."""
     if len(sys.argv) not in (2, 3):
         raise SystemExit("usage: python make_prompts.py CLASSES.csv [FOLDER]")
-    taxonomy = read_taxonomy(sys.argv[1])
     folder = Path(sys.argv[2]) if len(sys.argv) == 3 else Path(__file__).parent
+    if not folder.is_dir():
+        sys.exit(f"cannot write to '{folder}': there is no such folder. Make it first.")
+    try:
+        taxonomy = read_taxonomy(Path(sys.argv[1]))
+    except TaxonomyError as error:
+        sys.exit(str(error))
     for name, made in (("haprompts", haprompts(taxonomy)), ("coder", coder(taxonomy))):
         made.save(folder / f"{name}.json")
         print(f"{name}.json: {made.summary()['texts']} texts, {len(made.pairs)} pairs")

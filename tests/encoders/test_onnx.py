@@ -205,6 +205,10 @@ def test_folder_of_something_else(tmp_path: Path) -> None:
         OnnxEncoder(tmp_path)
     with pytest.raises(EncoderError, match="there is no such folder"):
         OnnxEncoder(tmp_path / "absent")
+    for i in range(10):
+        (tmp_path / f"{i}.txt").write_text("x")
+    with pytest.raises(EncoderError, match=r"6\.txt, 7\.txt, and 3 more\. Known"):
+        OnnxEncoder(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", "half"])
