@@ -10,6 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from byname import __version__, cli_evaluate, cli_study
+from byname.cli_options import (
+    AllowMissing,
+    BatchSize,
+    Device,
+    EncoderName,
+    ImageColumn,
+    Lineage,
+    NoCache,
+    Quiet,
+    Threads,
+)
 from byname.cli_prompts import prompts_app
 
 __all__ = ["app", "main"]
@@ -33,23 +44,6 @@ Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")
 ]
 Classes = Annotated[str, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")]
-EncoderOption = Annotated[
-    str | None, typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]")
-]
-BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="Threads of the encoder; default all.", min=1)]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Use and keep no vectors of other runs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column of a list file that names the images.")
-]
-Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offers it.")]
-Lineage = Annotated[
-    str | None, typer.Option(help="Columns that make the tree, root first: group,coarse,name.")
-]
-AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
-]
 Decide = Annotated[str | None, typer.Option(help="Stage member: reject[min_probability=0.6].")]
 Level = Annotated[str | None, typer.Option(help="Answer on this level: its name or depth.")]
 
@@ -77,7 +71,7 @@ def classify(
         str | None,
         typer.Option("-o", "--output", help=".csv, .jsonl or .parquet; - for CSV on stdout."),
     ] = None,
-    encoder: EncoderOption = None,
+    encoder: EncoderName = None,
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")
     ] = "ensemble",
@@ -136,7 +130,7 @@ def classify(
 def embed(
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
-    encoder: EncoderOption = None,
+    encoder: EncoderName = None,
     image_column: ImageColumn = None,
     batch_size: BatchSize = 32,
     threads: Threads = None,

@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from byname.cli_options import (
+    AllowMissing,
+    BatchSize,
+    Device,
+    EncoderName,
+    ImageColumn,
+    Lineage,
+    NoCache,
+    Quiet,
+    Threads,
+)
+
 __all__ = ["register"]
 
 
@@ -46,30 +58,12 @@ Baseline = Annotated[
 Level = Annotated[
     str | None, typer.Option(help="Answer and score on this level: its name or depth.")
 ]
-EncoderName = Annotated[
-    str | None,
-    typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]"),
-]
 Templates = Annotated[
     list[str] | None, typer.Option(help="Own template for all recipes; may be repeated.")
 ]
 Prompts = Annotated[
     str | None, typer.Option(help="A prompts member, or a prompt file, for all recipes.")
 ]
-AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
-]
-Lineage = Annotated[
-    str | None, typer.Option(help="Columns that make the tree, root first: group,coarse,name.")
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column of a list file that names the images.")
-]
-BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="Threads of the encoder.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu, or cuda where it is offered.")]
-NoCache = Annotated[bool, typer.Option("--no-cache")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
 def evaluate(

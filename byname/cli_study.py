@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from byname.cli_options import (
+    AllowMissing,
+    BatchSize,
+    Device,
+    EncoderName,
+    ImageColumn,
+    Lineage,
+    NoCache,
+    Quiet,
+    Threads,
+)
+
 __all__ = ["register"]
 
 Images = Annotated[str | None, typer.Argument(help="Unlabeled images in any form, or embeddings.")]
@@ -18,10 +30,6 @@ Classes = Annotated[
     str | None, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")
 ]
 TaxonomyFile = Annotated[str | None, typer.Option(help="Tree over the classes of the task.")]
-EncoderName = Annotated[
-    str | None,
-    typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]"),
-]
 RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")]
 Templates = Annotated[
     list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
@@ -29,23 +37,9 @@ Templates = Annotated[
 Prompts = Annotated[
     str | None, typer.Option(help="A prompts member, a file, or templates+FILE.json.")
 ]
-AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
-]
 Stage = Annotated[str | None, typer.Option(help="Stage member.")]
-Lineage = Annotated[
-    str | None, typer.Option(help="Columns that make the tree, root first: group,name.")
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column of a list file that names the images.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="All classes, not the worst 20.")]
-BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="Threads of the encoder.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu, or cuda where it is offered.")]
-NoCache = Annotated[bool, typer.Option("--no-cache")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def diagnose(

@@ -41,7 +41,7 @@ LAYERS: tuple[set[str], ...] = (
         "provenance",
         "sorter",
     },
-    {"serve", "cli", "cli_prompts", "cli_evaluate", "cli_study"},
+    {"serve", "cli", "cli_options", "cli_prompts", "cli_evaluate", "cli_study"},
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 FOR_STAGES = {"errors", "ops", "margins", "taxonomy", "promptset", "stage", "queries"}

@@ -1,0 +1,37 @@
+"""Options that several verbs share, so that they are called and explained alike."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AllowMissing",
+    "BatchSize",
+    "Device",
+    "EncoderName",
+    "ImageColumn",
+    "Lineage",
+    "NoCache",
+    "Quiet",
+    "Threads",
+]
+
+EncoderName = Annotated[
+    str | None, typer.Option("--encoder", "-e", help="See 'byname list encoders'. [BYNAME_ENCODER]")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="A template for classes without texts.")
+]
+Lineage = Annotated[
+    str | None, typer.Option(help="Columns that make the tree, root first: group,coarse,name.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of a list file that names the images.")
+]
+BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads of the encoder; default all.", min=1)]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offers it.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Use and keep no vectors of other runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
