@@ -11,16 +11,20 @@ import json
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import chain
+from typing import Any, ClassVar, Literal
 
 from byname.errors import NeedsError, PromptError
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.stage import PromptMember
 from byname.taxonomy import Taxonomy
 
-__all__ = ["Query", "QueryMember", "clean_reply", "is_refusal", "query_id"]
+__all__ = ["Form", "Query", "QueryMember", "clean_reply", "is_refusal", "query_id"]
+
+Form = Literal["text", "list", "two_lists"]
+"""What a reply is to be: a text, a list of texts, or a list for A and one for B."""
 
 # A last line that is nothing but the number of a list item: the reply was cut there.
 _LONE_NUMBER = re.compile(r"(?:^|\n)[ \t]*\(?\d+[.)]*[ \t]*$")
@@ -54,7 +58,7 @@ class Query:
     id : str
         :func:`query_id` of the next four: the same question has the same id everywhere.
     class_id : str
-        Class that the reply becomes a text of.
+        Class that the reply becomes a text of; "" for a question about all classes at once.
     about : str
         Node that the class is compared with or seen as a kind of; "" for none.
     kind : str
@@ -65,6 +69,10 @@ class Query:
         Text at which the reply ends; None for none.
     temperature : float
     max_tokens : int
+    form : {"text", "list", "two_lists"}
+        What the reply is to be; where a server can be held to a JSON schema, it is held to this.
+    samples : int
+        How many replies are wanted.
     """
 
     id: str
@@ -75,6 +83,8 @@ class Query:
     stop: str | None = None
     temperature: float = 1.0
     max_tokens: int = 150
+    form: Form = "text"
+    samples: int = 1
 
     @classmethod
     def make(
@@ -87,6 +97,8 @@ class Query:
         stop: str | None = None,
         temperature: float = 1.0,
         max_tokens: int = 150,
+        form: Form = "text",
+        samples: int = 1,
     ) -> Query:
         """A query with its id.
 
@@ -96,7 +108,7 @@ class Query:
         150
         """
         key = query_id(class_id, about, kind, text)
-        return cls(key, class_id, about, kind, text, stop, temperature, max_tokens)
+        return cls(key, class_id, about, kind, text, stop, temperature, max_tokens, form, samples)
 
 
 def is_refusal(reply: str) -> bool:
@@ -135,11 +147,39 @@ class QueryMember(PromptMember):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"replies"})
+    per_class: ClassVar[bool] = True
+    """Whether every class is asked about, whatever the classes are."""
+    only: frozenset[str] | None = None
+    """Ids of the classes to ask about; None for all."""
 
     @abstractmethod
     def queries(self, taxonomy: Taxonomy) -> Iterator[Query]:
         """Every query, class by class; lazy, and the same for the same taxonomy."""
         raise TypeError(f"{type(self).__name__} defines no queries()")
+
+    def follow_ups(
+        self, taxonomy: Taxonomy, replies: Mapping[str, Sequence[str]]
+    ) -> Iterator[Query]:
+        """Queries that need the replies to others: ``replies`` holds them by query id.
+
+        All that can be asked so far, in a fixed order, those already answered among them.
+        """
+        return iter(())
+
+    def asked(
+        self, taxonomy: Taxonomy, replies: Mapping[str, Sequence[str]] | None = None
+    ) -> Iterator[Query]:
+        """The queries, of the classes in ``only``, and those that follow from the replies."""
+        every = self.queries(taxonomy)
+        if replies:
+            every = chain(every, self.follow_ups(taxonomy, replies))
+        chosen = self.only
+        return every if chosen is None else (q for q in every if q.class_id in chosen)
+
+    def problem(self, query: Query, reply: str) -> str:
+        """What is wrong with a reply, so that it is worth to ask again; "" for nothing."""
+        text = clean_reply(reply)
+        return "empty" if not text else "refusal" if is_refusal(text) else ""
 
     @abstractmethod
     def use_wording(self, raw: Any, source: str) -> None:
@@ -174,17 +214,41 @@ class QueryMember(PromptMember):
         )
 
     def collect(self, taxonomy: Taxonomy, replies: Iterable[tuple[Query, str]]) -> PromptSet:
-        """The prompt set that the replies make.
-
-        Replies are cleaned by :func:`clean_reply`; empty ones, refusals and repetitions within a
-        class (:meth:`repeats`) are dropped and counted in the provenance. Texts come in the order
-        of the queries, whatever the order of the replies; several replies to one query are all
-        kept. A class without any text left is not in the set.
+        """The prompt set that the replies make: each reply that :meth:`answers` keeps is a text.
 
         Parameters
         ----------
         taxonomy : Taxonomy
         replies : iterable of (Query, str)
+
+        Returns
+        -------
+        PromptSet
+            A class without any text left is not in it.
+
+        Raises
+        ------
+        PromptError
+            For replies to queries that this member does not ask of this taxonomy.
+        """
+        answers, provenance = self.answers(taxonomy, replies)
+        classes: dict[str, list[Prompt]] = {node_id: [] for node_id in taxonomy.class_ids}
+        for query, text in answers:
+            level = self.level_of(taxonomy, query)
+            made = Prompt(text=text, kind=query.kind, about=query.about, level=level)
+            classes[query.class_id].append(made)
+        kept = {node_id: tuple(prompts) for node_id, prompts in classes.items() if prompts}
+        return PromptSet(classes=kept, provenance=provenance)
+
+    def answers(
+        self, taxonomy: Taxonomy, replies: Iterable[tuple[Query, str]]
+    ) -> tuple[list[tuple[Query, str]], Provenance]:
+        """The replies that are of use, and the record of what was asked and dropped.
+
+        Replies are cleaned by :func:`clean_reply`; empty ones, refusals and repetitions within a
+        class (:meth:`repeats`) are dropped and counted in the provenance. They come in the order
+        of the queries, whatever the order they are given in; several replies to one query are all
+        kept.
 
         Raises
         ------
@@ -194,30 +258,31 @@ class QueryMember(PromptMember):
         given: dict[str, list[str]] = {}
         for query, reply in replies:
             given.setdefault(query.id, []).append(reply)
+        known, unknown = dict(given), set(given)
         planned, dropped = hashlib.sha256(), Counter(empty=0, number=0, refusal=0, duplicate=0)
-        classes: dict[str, list[Prompt]] = {node_id: [] for node_id in taxonomy.class_ids}
-        seen: dict[str, set[Hashable]] = {node_id: set() for node_id in taxonomy.class_ids}
+        kept: list[tuple[Query, str]] = []
+        seen: set[tuple[str, Hashable]] = set()
         n_queries = 0
-        for query in self.queries(taxonomy):
+        for query in self.asked(taxonomy, known):
             n_queries += 1
             planned.update(query.id.encode() + b"\n")
-            for reply in given.pop(query.id, ()):
+            unknown.discard(query.id)
+            for reply in known.get(query.id, ()):
                 text = clean_reply(reply)
                 if not text:
                     dropped["number" if reply.strip() else "empty"] += 1
                 elif is_refusal(text):
                     dropped["refusal"] += 1
-                elif (key := self.repeats(query, text)) in seen[query.class_id]:
+                elif (key := (query.class_id, self.repeats(query, text))) in seen:
                     dropped["duplicate"] += 1
                 else:
-                    seen[query.class_id].add(key)
-                    level = self.level_of(taxonomy, query)
-                    made = Prompt(text=text, kind=query.kind, about=query.about, level=level)
-                    classes[query.class_id].append(made)
-        if given:
+                    seen.add(key)
+                    kept.append((query, text))
+        if unknown:
+            first = next(key for key in given if key in unknown)
             raise PromptError(
                 f"collect the replies for '{self.spec}'",
-                f"{len(given)} of them answer no query of these classes, first {next(iter(given))}",
+                f"{len(unknown)} of them answer no query of these classes, first {first}",
                 "Use the classes, options and wording that the queries were written with.",
             )
         provenance = Provenance.model_validate(
@@ -228,5 +293,4 @@ class QueryMember(PromptMember):
                 "dropped": dict(dropped),
             }
         )
-        kept = {node_id: tuple(prompts) for node_id, prompts in classes.items() if prompts}
-        return PromptSet(classes=kept, provenance=provenance)
+        return kept, provenance

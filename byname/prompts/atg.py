@@ -13,8 +13,8 @@ import numpy as np
 from byname import ops
 from byname.errors import PromptError, RecipeError
 from byname.prompts.atg_wording import KINDS, ONE_TO_ONE, SLOT, ATGWording, atg_wording
-from byname.prompts.haprompts import Question, with_parent
 from byname.prompts.replies import parse_list, parse_two_lists
+from byname.prompts.wording import Question, shown_names
 from byname.promptset import Pair, Prompt, PromptSet
 from byname.queries import Query, QueryMember
 from byname.stage import Array, register
@@ -124,7 +124,7 @@ class ATG(QueryMember):
         """The queries of each class, then those of the pairs; lazy."""
         wording = self.wording or atg_wording()
         kinds = [KINDS[part] for part in KINDS if part in self.params.parts()]
-        shown = _shown(taxonomy)
+        shown = shown_names(taxonomy)
         for leaf in taxonomy.classes:
             for kind in kinds:
                 names = {"name": shown[leaf.id]}
@@ -200,7 +200,7 @@ class ATG(QueryMember):
             kind: {node_id: [] for node_id in taxonomy.class_ids} for kind in KINDS.values()
         }
         taken = {node.name.casefold() for node in taxonomy.classes}
-        shown = _shown(taxonomy)
+        shown = shown_names(taxonomy)
         pairs: list[Pair] = []
         lost: Counter[str] = Counter()
         for class_id, prompts in raw.classes.items():
@@ -255,7 +255,7 @@ def pair_queries(
     [('fox', 'wolf')]
     """
     question = (wording or atg_wording()).questions[ONE_TO_ONE]
-    shown, seen = _shown(taxonomy), set()
+    shown, seen = shown_names(taxonomy), set()
     for a, b in pairs:
         wrong = [i for i in (a, b) if i not in shown]
         if wrong or a == b:
@@ -338,15 +338,6 @@ def drop_too_close(
     }
 
 
-def _shown(taxonomy: Taxonomy) -> dict[str, str]:
-    """What each class is called in a question: with its parent where the name is not unique."""
-    repeated = taxonomy.duplicates()
-    return {
-        node.id: with_parent(taxonomy, node) if node.name in repeated else node.name
-        for node in taxonomy.classes
-    }
-
-
 def _query(a: str, about: str, kind: str, question: Question, names: dict[str, str]) -> Query:
     return Query.make(
         a,
@@ -356,6 +347,8 @@ def _query(a: str, about: str, kind: str, question: Question, names: dict[str, s
         stop=question.stop,
         temperature=question.temperature,
         max_tokens=question.max_tokens,
+        form=question.form,
+        samples=question.samples,
     )
 
 

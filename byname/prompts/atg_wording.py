@@ -13,7 +13,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from byname.errors import PromptError
-from byname.prompts.haprompts import Question
+from byname.prompts.wording import Question
 
 __all__ = ["KINDS", "ONE_TO_ONE", "SLOT", "ATGWording", "atg_wording"]
 

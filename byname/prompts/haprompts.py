@@ -13,9 +13,9 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
 
 from byname.errors import PromptError, RecipeError
+from byname.prompts.wording import Question, with_parent
 from byname.queries import Query, QueryMember
 from byname.stage import register
 from byname.taxonomy import Node, Taxonomy
@@ -24,10 +24,8 @@ __all__ = [
     "Ask",
     "HAPrompts",
     "HAPromptsParams",
-    "Question",
     "default_wording",
     "parse_wording",
-    "with_parent",
 ]
 
 PEER_KINDS = ("leaf_peer", "ancestor_peer")
@@ -40,21 +38,6 @@ _PARTS = {
     "full": ("lp", "ap", "path"),
 }
 _SLOT = re.compile(r"\{(name|peer|ancestor)\}")
-
-
-class Question(BaseModel):
-    """How one kind of question is worded, and how it is to be asked.
-
-    ``text`` holds ``{name}`` and, by its kind, ``{peer}`` or ``{ancestor}``; ``alone`` is the text
-    of a path question for a class right below the root. Other braces are plain text.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    text: str
-    alone: str = ""
-    stop: str | None = None
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    max_tokens: int = Field(default=150, ge=1)
 
 
 Wording = Mapping[str, Question]  # by kind of question
@@ -270,6 +253,8 @@ class HAPrompts(QueryMember):
                 stop=question.stop,
                 temperature=question.temperature,
                 max_tokens=question.max_tokens,
+                form=question.form,
+                samples=question.samples,
             )
 
     def level_of(self, taxonomy: Taxonomy, query: Query) -> int:
@@ -303,19 +288,6 @@ class HAPrompts(QueryMember):
     def counts(self, taxonomy: Taxonomy) -> Counter[str]:
         """Number of queries of each kind."""
         return Counter(ask.kind for ask in self.plan(taxonomy))
-
-
-def with_parent(taxonomy: Taxonomy, node: Node) -> str:
-    """The name, with that of the parent in brackets where there is one below the root.
-
-    Examples
-    --------
-    >>> tree = Taxonomy([Node("b", "bird"), Node("x", "crane", "b"), Node("t", "tool")])
-    >>> with_parent(tree, tree.node("x")), with_parent(tree, tree.node("b"))
-    ('crane (bird)', 'bird')
-    """
-    above = taxonomy.ancestors(node.id)
-    return f"{node.name} ({taxonomy.node(above[0]).name})" if above else node.name
 
 
 def _apart(taxonomy: Taxonomy, a: Node, b: Node) -> tuple[str, str]:

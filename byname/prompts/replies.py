@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from byname.queries import is_refusal
 
@@ -12,6 +14,8 @@ _BULLET = re.compile(r"^\s*(?:[-*+_•·‣◦–—]+\s*|\(?\d{1,3}[.)]+\s+)(?=
 _MARKS = re.compile(r"\*\*|__|`")
 _NOTHING = frozenset({"none", "n/a", "na", "nothing", "no synonyms", "no other name", "-"})
 _EDGES = " \t\"'“”‘’.,;:"
+_FENCE = re.compile(r"^```\w*\s*\n?(.*?)\n?(?:```\s*)?$", re.S)
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"(?!\s*:)')
 
 
 def parse_list(reply: str) -> list[str]:
@@ -19,7 +23,8 @@ def parse_list(reply: str) -> list[str]:
 
     Where any line is a bullet or is numbered, only such lines count, so that an introduction or a
     closing remark is no item. Otherwise each line is one, and a single line is split at
-    semicolons, else at commas. "none" and refusals give no items.
+    semicolons, else at commas. JSON gives the texts in its lists and objects, also where it was
+    cut off or stands in a code fence. "none" and refusals give no items.
 
     Examples
     --------
@@ -31,6 +36,8 @@ def parse_list(reply: str) -> list[str]:
     text = reply.strip()
     if is_refusal(text):
         return []
+    if (held := _json(text)) is not None:
+        return _distinct(_texts(held))
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     bulleted = [_BULLET.sub("", line, count=1) for line in lines if _bullet(line)]
     if bulleted:
@@ -65,6 +72,13 @@ def parse_two_lists(reply: str, a: str, b: str) -> tuple[list[str], list[str]]:
     ...                 "lake")
     (['flow: visible', 'long'], ['still', 'round'])
     """
+    held = _json(reply.strip())
+    if isinstance(held, dict):
+        keys = {str(key).strip().casefold(): value for key, value in held.items()}
+        one, two = (
+            keys.get(said.casefold(), keys.get(letter)) for said, letter in ((a, "a"), (b, "b"))
+        )
+        return _distinct(_texts(one)), _distinct(_texts(two))
     sides: tuple[list[str], list[str]] = ([], [])
     bulleted: tuple[list[bool], list[bool]] = ([], [])
     side = -1
@@ -84,6 +98,32 @@ def parse_two_lists(reply: str, a: str, b: str) -> tuple[list[str], list[str]]:
         chosen = [item for item, mark in zip(items, marked, strict=True) if mark]
         result.append(_distinct(chosen or items))
     return result[0], result[1]
+
+
+def _json(text: str) -> Any:
+    """What a reply that is JSON holds, as far as it goes; None for any other reply."""
+    text = _FENCE.sub(r"\1", text).strip()
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        # Cut off: the strings that are whole, keys left out. "[a] is ..." is no JSON at all.
+        found = [json.loads(item, strict=False) for item in _STRING.findall(text)]
+        return found or None
+
+
+def _texts(held: Any) -> list[str]:
+    """Every text in lists and objects, however deep, in order; keys are none."""
+    found: list[str] = []
+    left = [held]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, list | dict):
+            left.extend(reversed(list(item.values() if isinstance(item, dict) else item)))
+    return found
 
 
 def _bullet(line: str) -> bool:
