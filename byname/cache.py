@@ -31,8 +31,9 @@ __all__ = [
     "working_dir",
 ]
 
-KINDS = ("mini", "runs", "texts")
+KINDS = ("mini", "replies", "runs", "texts")
 """Sub-folders that byname makes; nothing else is ever deleted, whatever BYNAME_CACHE points at."""
+PAID = "replies"
 
 
 def cache_root() -> Path:
@@ -196,12 +197,14 @@ def cache_entries() -> list[CacheEntry]:
 def clear_cache(kind: str | None = None) -> int:
     """Delete the cache, or one kind of it; returns the bytes freed.
 
+    Replies of language models may have cost money: they go only when they are named.
+
     Raises
     ------
     CacheError
         For a kind that is not there, and where something cannot be deleted.
     """
-    chosen = [e for e in cache_entries() if kind in (None, e.kind)]
+    chosen = [e for e in cache_entries() if e.kind == kind or (kind is None and e.kind != PAID)]
     if kind is not None and not chosen:
         known = ", ".join(e.kind for e in cache_entries()) or "nothing"
         raise CacheError(f"clear '{kind}'", "the cache holds no such part", f"It holds: {known}.")

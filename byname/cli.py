@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from byname import __version__, cli_evaluate, cli_study
+from byname import __version__, cli_evaluate, cli_export, cli_study
 from byname.cli_options import (
     AllowMissing,
     BatchSize,
@@ -38,6 +38,7 @@ taxonomy_app = typer.Typer(
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(prompts_app, name="prompts")
 cli_evaluate.register(app)
+cli_export.register(app)
 cli_study.register(app)
 
 Images = Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from byname.cache import cache_dir, cache_entries, clear_cache
+from byname.cache import PAID, cache_dir, cache_entries, clear_cache
 from byname.classifier import Classifier
 from byname.console import Counter, collect_warnings, console, progress_bar, say, text_progress
 from byname.console import table as print_table
@@ -258,6 +258,8 @@ def cache(clear: bool, kind: str | None) -> None:
     """``byname cache``."""
     if clear:
         print(f"freed {clear_cache(kind) / 1e6:.1f} MB")
+        if kind is None and any(entry.kind == PAID for entry in cache_entries()):
+            say("replies of language models are kept: byname cache --clear --kind replies")
         return
     rows = [(e.kind, e.files, round(e.bytes / 1e6, 1)) for e in cache_entries()]
     print_table("", ("part", "files", "MB"), rows)

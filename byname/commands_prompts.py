@@ -2,25 +2,90 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byname.console import collect_warnings, console, say
+from byname.asking import (
+    Asking,
+    Given,
+    ask,
+    count,
+    emit,
+    emit_batch,
+    read_given,
+    unanswered,
+)
+from byname.console import collect_warnings, say
 from byname.encoders import load_encoder
-from byname.errors import OutputError, PromptError, RecipeError, UsageError
-from byname.files import atomic_path
+from byname.errors import OutputError, PromptError, RecipeError, UsageError, quoted, some
+from byname.files import atomic_path, names_file
+from byname.names import bearers
+from byname.promptchoice import ready_member
 from byname.prompts.atg import ATG
 from byname.promptset import PromptSet
-from byname.promptset_io import fill_missing, read_json, read_pairs, read_replies
-from byname.queries import Query, QueryMember
-from byname.stage import PromptMember, create, members, parse_spec
+from byname.promptset_io import fill_missing, read_json, read_pairs
+from byname.queries import QueryMember
+from byname.stage import PromptMember, members, parse_spec
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
-__all__ = ["make"]
+__all__ = ["Files", "asking", "make", "read_only"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where queries go to, and replies come from."""
+
+    emit: Path | None = None
+    emit_batch: Path | None = None
+    replies: tuple[Path, ...] = ()
+    ingest_batch: tuple[Path, ...] = ()
+    output: Path | None = None
+
+
+def asking(
+    url: str | None,
+    model: str | None,
+    mode: str,
+    schema: str,
+    key_env: str | None,
+    concurrency: int,
+    timeout: float,
+    max_calls: int,
+    *,
+    fresh: bool,
+    quiet: bool,
+) -> Asking:
+    """Whom to ask, out of the options of the command line.
+
+    Raises
+    ------
+    UsageError
+        For values that are not known, and options of a server without one.
+    """
+    for option, value, known in (
+        ("--llm-mode", mode, ("chat", "completion")),
+        ("--llm-schema", schema, ("auto", "on", "off")),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"use {option} '{value}'", "there is no such value", f"Known: {', '.join(known)}."
+            )
+    return Asking(
+        url,
+        model,
+        mode=mode,  # type: ignore[arg-type]
+        schema=schema,  # type: ignore[arg-type]
+        concurrency=concurrency,
+        timeout=timeout,
+        max_calls=max_calls,
+        key_env=key_env,
+        fresh=fresh,
+        quiet=quiet,
+    )
 
 
 def make(
@@ -28,63 +93,109 @@ def make(
     *,
     style: str,
     options: Mapping[str, Any],
+    files: Files,
+    how: Asking,
     lineage: tuple[str, ...] | None = None,
     wording: Path | None = None,
     pairs: Path | None = None,
+    only: str | None = None,
     encoder: str | None = None,
     dry_run: bool = False,
-    emit: Path | None = None,
-    replies: Path | None = None,
-    output: Path | None = None,
-    model: str = "",
+    record: str = "",
     allow_missing: bool = False,
 ) -> None:
     """``byname prompts make``: count the queries, write them, or make a prompt file of replies."""
-    _check_options(dry_run, emit, replies, output)
+    _check_files(files, dry_run, how)
     with collect_warnings():
         member = _member(style, options, wording)
-        _check_atg(member, pairs, encoder, replies)
+        _check_use(member, pairs, encoder, only, files)
         taxonomy = read_taxonomy(classes, lineage=lineage)
-        if pairs is not None and isinstance(member, ATG):
-            member.pairs = tuple(read_pairs(pairs, taxonomy))
+        if pairs is not None:
+            member.pairs = tuple(read_pairs(pairs, taxonomy))  # type: ignore[attr-defined]
+        if not isinstance(member, QueryMember):
+            made = member.generate(taxonomy)
+            _report(made)
+            if dry_run:
+                print(f"texts: {made.summary()['texts']}\nqueries: 0")
+            else:
+                _save(made, _output(files, member))
+            return
+        if only is not None:
+            member.only = frozenset(read_only(only, taxonomy))
+        given = read_given(files.replies, files.ingest_batch)
         if dry_run:
-            _show(member, taxonomy)
-        elif not isinstance(member, QueryMember):
-            if output is None:
-                raise UsageError(
-                    f"make '{member.spec}'", "no output was given", "Add -o prompts.json."
-                )
-            _save(member.generate(taxonomy), output)
-        elif emit is not None:
-            _emit(member, taxonomy, emit)
-        elif replies is not None and output is not None:
-            _save(_collected(member, taxonomy, replies, model, allow_missing, encoder), output)
+            print("\n".join(count(member, taxonomy, given, how)))
+        elif files.emit is not None:
+            emit(unanswered(member, taxonomy, given), taxonomy, files.emit)
+        elif files.emit_batch is not None:
+            emit_batch(unanswered(member, taxonomy, given), files.emit_batch, how)
         else:
-            raise UsageError(
-                f"make '{member.spec}'",
-                "its texts are replies of an LLM, and a client for one comes with a later version",
-                "Write the queries with --emit FILE.jsonl, have them answered, and give the "
-                'answers, lines of {"id": ..., "reply": ...}, with --replies FILE.jsonl -o '
-                "prompts.json. --dry-run counts them.",
+            asks_nobody = how.url is None and not files.replies and not files.ingest_batch
+            if asks_nobody and not _free(member, taxonomy):
+                raise _nobody(member)
+            output = _output(files, member)
+            if how.url is not None:
+                answered_by = ask(member, taxonomy, given, how)
+                record = record or answered_by
+            _save(_collected(member, taxonomy, given, record, allow_missing, encoder), output)
+
+
+def _nobody(member: PromptMember) -> UsageError:
+    return UsageError(
+        f"make '{member.spec}'",
+        "its texts are replies of an LLM, and none is given",
+        "Name a server: --llm-url http://localhost:11434/v1 --llm-model NAME -o prompts.json. Or "
+        "write the queries with --emit FILE.jsonl, have them answered, and give the answers, lines "
+        'of {"id": ..., "reply": ...}, with --replies FILE.jsonl -o prompts.json. --dry-run counts '
+        "them.",
+    )
+
+
+def _report(made: PromptSet) -> None:
+    """What a style that asks nobody has guessed or left out."""
+    for key in ("guessed", "without_sense", "dropped"):
+        told = made.provenance.model_dump().get(key)
+        if isinstance(told, dict):
+            told = [f"{name} {value}" for name, value in told.items() if value]
+        if told:
+            say(
+                f"{key.replace('_', ' ')}: {some(told) if isinstance(told, list | tuple) else told}"
             )
 
 
-def _check_options(
-    dry_run: bool, emit: Path | None, replies: Path | None, output: Path | None
-) -> None:
-    given = {"--dry-run": dry_run, "--emit": emit is not None, "--replies": replies is not None}
+def _free(member: QueryMember, taxonomy: Taxonomy) -> bool:
+    """Whether the style, with these options, asks nothing at all."""
+    return next(member.asked(taxonomy), None) is None
+
+
+def _output(files: Files, member: PromptMember) -> Path:
+    if files.output is None:
+        raise UsageError(f"make '{member.spec}'", "no output was given", "Add -o prompts.json.")
+    return files.output
+
+
+def _check_files(files: Files, dry_run: bool, how: Asking) -> None:
+    given = {
+        "--dry-run": dry_run,
+        "--emit": files.emit is not None,
+        "--emit-batch": files.emit_batch is not None,
+    }
     chosen = [name for name, on in given.items() if on]
     if len(chosen) > 1:
         raise UsageError("make prompts", f"{' and '.join(chosen)} were given", "Choose one.")
-    if replies is not None and output is None:
-        raise UsageError(
-            f"use the replies in '{replies}'", "no output was given", "Add -o prompts.json."
-        )
-    if output is not None and chosen in (["--emit"], ["--dry-run"]):
+    if files.output is not None and chosen:
         raise UsageError("make prompts", f"{chosen[0]} makes no prompt file", "Leave -o out.")
-    if output is not None and output.suffix.lower() != ".json":
-        raise OutputError(f"write '{output}'", "prompt files end in .json", "Rename it.")
-    for path in (emit, output):
+    if how.url is not None and chosen not in ([], ["--dry-run"]):
+        raise UsageError("make prompts", f"{chosen[0]} asks nobody", "Leave --llm-url out.")
+    if files.replies and files.output is None and not chosen:
+        raise UsageError(
+            f"use the replies in '{files.replies[0]}'",
+            "no output was given",
+            "Add -o prompts.json.",
+        )
+    if files.output is not None and files.output.suffix.lower() != ".json":
+        raise OutputError(f"write '{files.output}'", "prompt files end in .json", "Rename it.")
+    for path in (files.emit, files.emit_batch, files.output):
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(
                 f"write '{path}'", f"'{path.parent}' does not exist", "Make the folder first."
@@ -105,114 +216,104 @@ def _member(style: str, options: Mapping[str, Any], wording: Path | None) -> Pro
             f"there is no member '{name}'",
             f"Did you mean {' or '.join(begun)}? Known: {', '.join(known)}.",
         )
-    member: PromptMember = create(spec, "prompts")
+    member = ready_member(spec)
     if wording is None:
         return member
-    if not isinstance(member, QueryMember):
+    use_wording = getattr(member, "use_wording", None)
+    if use_wording is None:
         raise UsageError(
             f"use '{wording}' with '{name}'", "its wording is fixed", "Leave --wording out."
         )
-    raw = read_json(wording, f"read the wording in '{wording}'", f"See docs/recipes/{name}.md.")
-    member.use_wording(raw, f"'{wording}'")
+    raw = read_json(wording, f"read the wording in '{wording}'", "See docs/formats.md.")
+    use_wording(raw, f"'{wording}'")
     return member
 
 
-def _check_atg(
-    member: PromptMember, pairs: Path | None, encoder: str | None, replies: Path | None
+def _check_use(
+    member: PromptMember,
+    pairs: Path | None,
+    encoder: str | None,
+    only: str | None,
+    files: Files,
 ) -> None:
-    for option, value, use in (("--pairs", pairs, "pairs"), ("--encoder", encoder, "look-alikes")):
-        if value is not None and not isinstance(member, ATG):
+    asks = isinstance(member, QueryMember)
+    for option, value, fits, use in (
+        ("--pairs", pairs, hasattr(member, "pairs"), "asks for no pairs"),
+        ("--encoder", encoder, isinstance(member, ATG), "asks for no look-alikes"),
+        ("--only", only, asks, "asks nobody"),
+        ("--emit", files.emit, asks, "asks nobody"),
+        ("--emit-batch", files.emit_batch, asks, "asks nobody"),
+        ("--replies", files.replies, asks, "asks nobody"),
+        ("--ingest-batch", files.ingest_batch, asks, "asks nobody"),
+    ):
+        if value and not fits:
             raise UsageError(
-                f"use {option} with '{member.name}'",
-                f"it asks for no {use}",
-                f"Leave {option} out, or give --style atg.",
+                f"use {option} with '{member.name}'", f"it {use}", f"Leave {option} out."
             )
-    if encoder is not None and replies is None:
+    if encoder is not None and (files.emit or files.emit_batch):
         raise UsageError("use --encoder", "there are no replies yet", "Give it with --replies.")
 
 
-def _show(member: PromptMember, taxonomy: Taxonomy) -> None:
-    """Counts by kind; the last line is ``queries: N``."""
-    if not isinstance(member, QueryMember):
-        console.print(f"texts: {member.generate(taxonomy).summary()['texts']}", markup=False)
-        print("queries: 0")
-        return
-    kinds = Counter(query.kind for query in member.queries(taxonomy))
-    for kind, count in kinds.items():
-        print(f"{kind}: {count}")
-    for line in member.remarks(taxonomy):
-        print(line)
-    print(f"queries: {kinds.total()}")
+def read_only(only: str, taxonomy: Taxonomy) -> list[str]:
+    """Ids of the classes to ask about: listed, or those that a diagnosis says will fail.
 
+    Parameters
+    ----------
+    only : str
+        Ids or names joined by commas, or a file that ``byname diagnose --json`` wrote.
+    taxonomy : Taxonomy
 
-def _emit(member: QueryMember, taxonomy: Taxonomy, path: Path) -> None:
-    count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for query in member.queries(taxonomy):
-            file.write(json.dumps(_record(query, taxonomy), ensure_ascii=False) + "\n")
-            count += 1
-    say(f"{count} {'query' if count == 1 else 'queries'} -> {path}")
-
-
-def _record(query: Query, taxonomy: Taxonomy) -> dict[str, Any]:
-    return {
-        "id": query.id,
-        "class_id": query.class_id,
-        "class_name": taxonomy.node(query.class_id).name,
-        "about": query.about,
-        "about_name": taxonomy.node(query.about).name if query.about else "",
-        "kind": query.kind,
-        "text": query.text,
-        "stop": query.stop,
-        "temperature": query.temperature,
-        "max_tokens": query.max_tokens,
-    }
+    Raises
+    ------
+    PromptError
+        For unknown classes, names of several classes, and a file without any that fails.
+    """
+    asked = f"ask about '{only}' only"
+    if not names_file(only):
+        given = [part.strip() for part in only.split(",") if part.strip()]
+    else:
+        raw = read_json(Path(only), asked, "Give a file that 'byname diagnose --json' wrote.")
+        told = raw.get("classes") if isinstance(raw, dict) else None
+        if not isinstance(told, dict):
+            raise PromptError(
+                asked, "it is no diagnosis", "Give a file that 'byname diagnose --json' wrote."
+            )
+        given = [i for i, found in told.items() if isinstance(found, dict) and found.get("flag")]
+        if not given:
+            raise PromptError(asked, "it says of no class that it will fail", "Name some: a,b.")
+    meant = bearers(given, taxonomy)
+    if wrong := [key for key in given if len(meant[key]) != 1]:
+        seen = "is no class" if not meant[wrong[0]] else f"may be {quoted(meant[wrong[0]])}"
+        raise PromptError(asked, f"{wrong[0]!r} {seen}", "Give ids, names or paths.")
+    return [meant[key][0] for key in given]
 
 
 def _collected(
     member: QueryMember,
     taxonomy: Taxonomy,
-    path: Path,
-    model: str,
+    given: Given,
+    record: str,
     allow_missing: bool,
     encoder: str | None,
 ) -> PromptSet:
-    known = {query.id: query for query in member.queries(taxonomy)}
-    answered = set()
-    unknown: list[tuple[int, str]] = []
-
-    def pairs() -> Iterator[tuple[Query, str]]:
-        for line, key, reply in read_replies(path):
-            if key in known:
-                answered.add(key)
-                yield known[key], reply
-            else:
-                unknown.append((line, key))
-
-    given = list(pairs())
-    if unknown:
-        line, key = unknown[0]
-        raise PromptError(
-            f"use the replies in '{path}'",
-            f"{len(unknown)} of {len(unknown) + len(given)} answer no query of these classes, "
-            f"first {key!r} on line {line}",
-            "Use the classes, --style, --variant, --pairs and --wording that the queries were "
-            "written with.",
-        )
+    missing = len(unanswered(member, taxonomy, given))
+    known = list(member.asked(taxonomy, given.replies))
+    pairs = [(query, reply) for query in known for reply in given.replies.get(query.id, ())]
     if isinstance(member, ATG) and encoder is not None:
-        made = member.collect(taxonomy, given, embed=load_encoder(encoder).encode_texts)
+        made = member.collect(taxonomy, pairs, embed=load_encoder(encoder).encode_texts)
     else:
-        made = member.collect(taxonomy, given)
-        if any(query.kind == "analogous" for query, _ in given):
+        made = member.collect(taxonomy, pairs)
+        if any(query.kind == "analogous" for query, _ in pairs):
             say("look-alikes were not filtered: give --encoder")
-    if len(answered) < len(known):
-        say(f"warning: {len(known) - len(answered)} of {len(known)} queries have no reply")
+    if missing:
+        say(f"warning: {missing} of {len(known)} queries have no reply")
     dropped = {name: n for name, n in made.provenance.model_dump()["dropped"].items() if n}
     if dropped:
         say(f"dropped replies: {', '.join(f'{n} {name}' for name, n in dropped.items())}")
-    if model:
-        provenance = made.provenance.model_copy(update={"model": model})
-        made = made.model_copy(update={"provenance": provenance})
+    about = {"date": time.strftime("%Y-%m-%d")} | ({"model": record} if record else {})
+    made = made.model_copy(update={"provenance": made.provenance.model_copy(update=about)})
+    if member.only is not None or not member.per_class:
+        return made  # of some classes: for a sum, --prompts templates+FILE.json
     return fill_missing(
         made,
         taxonomy,

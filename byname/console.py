@@ -29,6 +29,7 @@ __all__ = [
     "console",
     "errors",
     "progress_bar",
+    "query_progress",
     "say",
     "table",
     "text_progress",
@@ -130,8 +131,21 @@ def collect_warnings() -> Iterator[list[str]]:
 @contextmanager
 def text_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar for texts; it appears with the first block, so that a warm cache shows none."""
+    with _counted("texts", quiet) as advance:
+        yield advance
+
+
+@contextmanager
+def query_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for queries to an LLM."""
+    with _counted("queries", quiet) as advance:
+        yield advance
+
+
+@contextmanager
+def _counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     bar = Progress(
-        TextColumn("texts"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -141,5 +155,5 @@ def text_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("texts", total=None, visible=False)
+        task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

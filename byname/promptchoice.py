@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 
 from byname.errors import PromptError
 from byname.files import names_file
+from byname.prompts.wordnet import WordNet
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, load_prompts, prompts_of
 from byname.stage import PromptMember, create
 from byname.taxonomy import Taxonomy
+from byname.wordnet import wordnet_lookup
 
-__all__ = ["Prompts", "chosen_prompts", "is_member"]
+__all__ = ["Prompts", "chosen_prompts", "is_member", "ready_member"]
 
 
 Prompts: TypeAlias = str | Path | PromptSet | Mapping[str, Any]
@@ -70,8 +72,21 @@ def _texts(part: Prompts, taxonomy: Taxonomy) -> PromptSet:
         return prompts_of(dict(part), taxonomy, "use these prompts", "texts")
     if isinstance(part, Path) or _is_file(part):
         return load_prompts(part, taxonomy)
-    member: PromptMember = create(part, "prompts")
-    return member.generate(taxonomy)
+    return ready_member(part).generate(taxonomy)
+
+
+def ready_member(spec: str) -> PromptMember:
+    """A prompts member with what it needs from outside: ``wordnet`` gets its data.
+
+    Examples
+    --------
+    >>> ready_member("templates[set=single]").spec
+    'templates[set=single]'
+    """
+    member: PromptMember = create(spec, "prompts")
+    if isinstance(member, WordNet):
+        member.lookup = wordnet_lookup(member.params.lexicon or None)
+    return member
 
 
 def _is_file(text: str) -> bool:

@@ -180,6 +180,52 @@ class PromptSet(BaseModel):
             ),
         )
 
+    @classmethod
+    def merge(
+        cls, sets: Sequence[PromptSet], mix: Literal["count", "equal"] = "count"
+    ) -> PromptSet:
+        """The sets as one, every text of each kept, also where two are the same.
+
+        Parameters
+        ----------
+        sets : sequence of PromptSet
+        mix : {"count", "equal"}
+            ``count``: texts keep their weights, so that a set counts by the number of its texts.
+            ``equal``: in each class, the weights of each set are scaled to a sum of 1, so that
+            every set that has texts of the class counts the same. Texts that all weigh 0 still do.
+
+        Returns
+        -------
+        PromptSet
+            With the classes in the order in which they first occur. The provenance lists the
+            provenance and fingerprint of each source.
+
+        Raises
+        ------
+        PromptError
+            For no set, or an unknown ``mix``.
+
+        Examples
+        --------
+        >>> one = PromptSet(classes={"cat": [Prompt(text="a cat")]})
+        >>> two = PromptSet(classes={"cat": [Prompt(text="fur"), Prompt(text="a tail")]})
+        >>> [p.weight for p in PromptSet.merge([one, two], "equal").classes["cat"]]
+        [1.0, 0.5, 0.5]
+        """
+        if not sets:
+            raise PromptError("merge prompts", "there are none", "Give at least one set.")
+        if mix not in ("count", "equal"):
+            raise PromptError(
+                f"merge with mix '{mix}'", "there is none such", "Use count or equal."
+            )
+        sources = [
+            {**part.provenance.model_dump(exclude_defaults=True), "fingerprint": part.fingerprint()}
+            for part in sets
+        ]
+        made = cls.concatenate(sets if mix == "count" else [_evened(part) for part in sets])
+        told = {"generator": made.provenance.generator, "mix": mix, "sources": sources}
+        return made.model_copy(update={"provenance": Provenance.model_validate(told)})
+
     def align(self, taxonomy: Taxonomy) -> PromptSet:
         """The same texts in the order of the taxonomy's classes.
 
@@ -208,3 +254,18 @@ class PromptSet(BaseModel):
         """Counts for provenance: classes, texts, kinds."""
         kinds = Counter(p.kind for prompts in self.classes.values() for p in prompts)
         return {"classes": len(self.classes), "texts": sum(kinds.values()), "kinds": dict(kinds)}
+
+
+def _evened(part: PromptSet) -> PromptSet:
+    """The same with weights that sum to 1 in each class."""
+    classes = {}
+    for class_id, prompts in part.classes.items():
+        # Divided by the largest first: weights may be as large as a float can be.
+        top = max((prompt.weight for prompt in prompts), default=0.0) or 1.0
+        shares = [prompt.weight / top for prompt in prompts]
+        total = sum(shares) or 1.0
+        classes[class_id] = tuple(
+            prompt.model_copy(update={"weight": share / total})
+            for prompt, share in zip(prompts, shares, strict=True)
+        )
+    return part.model_copy(update={"classes": classes})

@@ -135,7 +135,9 @@ def clean_reply(reply: str) -> str:
     >>> clean_reply("Here are the differences: 1")
     ''
     """
-    text = _CUT_HEADING.sub("", reply.strip()).rstrip()
+    # Half a surrogate pair is no text that could be written.
+    whole = reply.encode("utf-8", "replace").decode()
+    text = _CUT_HEADING.sub("", whole.strip()).rstrip()
     cut = _LONE_NUMBER.sub("", text).rstrip()
     return "" if cut != text and cut.endswith(":") else cut
 

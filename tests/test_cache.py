@@ -263,6 +263,13 @@ def test_entries_and_clearing(base: Path) -> None:
         clear_cache("runs")
 
 
+def test_replies_go_only_when_named(base: Path) -> None:
+    (base / "replies").mkdir(parents=True)
+    (base / "replies" / "replies.sqlite").write_bytes(b"paid")
+    assert clear_cache() == 0
+    assert clear_cache("replies") == 4
+
+
 def test_clearing_never_deletes_what_is_not_bynames(base: Path) -> None:
     (base / "thesis").mkdir(parents=True)
     (base / "thesis" / "chapter.tex").write_text("years of work")

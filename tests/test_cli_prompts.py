@@ -82,7 +82,8 @@ def test_the_published_counts(run: Run, shared: Path) -> None:
 def test_queries_out_replies_in_and_classify(run: Run) -> None:
     assert run(*MAKE, "-c", "tree.json", "--emit", "q.jsonl").err == "14 queries -> q.jsonl\n"
     asked = lines("q.jsonl")
-    names = "id class_id class_name about about_name kind text stop temperature max_tokens"
+    names = "id class_id class_name about about_name kind text stop temperature max_tokens form"
+    names += " samples"
     assert " ".join(asked[0]) == names
     assert asked[0]["class_name"] == "lemon"
     assert asked[0]["about_name"] == "apple"
@@ -153,8 +154,8 @@ def test_replies_to_unknown_queries(run: Run, replies: list[dict[str, Any]]) -> 
     told = collect(run, replies)
     assert told.code == 2
     assert told.err == (
-        "error: cannot use the replies in 'r.jsonl': 2 of 9 answer no query of these classes, "
-        "first '00ff' on line 3. Use the classes, --style, --variant, --pairs and --wording that "
+        "error: cannot use the replies: 2 of 9 answer no query of these classes, first '00ff' on "
+        "line 3 of 'r.jsonl'. Use the classes, --style, its options, --pairs and --wording that "
         "the queries were written with.\n"
     )
     assert not Path("p.json").exists()
@@ -184,7 +185,7 @@ def test_an_own_wording(run: Run) -> None:
 
 
 BAD: list[tuple[tuple[str, ...], str]] = [
-    ((), "a client for one comes with a later version. Write the queries with --emit FILE.jsonl"),
+    ((), "none is given. Name a server: --llm-url"),
     (("--variant", "lpp"), "'lpp' is none. Known: lp, ap"),
     (("--replies", "r.jsonl"), "no output was given. Add -o prompts.json."),
     (("--emit", "q.jsonl", "--dry-run"), "--dry-run and --emit were given. Choose one."),

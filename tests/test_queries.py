@@ -134,3 +134,7 @@ def test_refusals_are_dropped_and_counted(reply: str) -> None:
 )
 def test_what_is_no_refusal(text: str) -> None:
     assert Two().collect(TAXONOMY, [(ASKED[0], text)]).texts("cat") == [text]
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    assert clean_reply("red \ud800 wings") == "red ? wings"

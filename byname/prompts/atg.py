@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 from byname import ops
 from byname.errors import PromptError, RecipeError
 from byname.prompts.atg_wording import KINDS, ONE_TO_ONE, SLOT, ATGWording, atg_wording
-from byname.prompts.replies import parse_list, parse_two_lists
+from byname.prompts.pairs import NamedPair, named_pairs, pair_texts, sibling_pairs
+from byname.prompts.replies import parse_list
 from byname.prompts.wording import Question, shown_names
 from byname.promptset import Pair, Prompt, PromptSet
 from byname.queries import Query, QueryMember
@@ -131,7 +131,7 @@ class ATG(QueryMember):
                 yield _query(leaf.id, "", kind, wording.questions[kind], names)
         pairs: Iterable[tuple[str, str]] = self.pairs
         if ONE_TO_ONE in self.params.parts() and not self.pairs:
-            pairs = _siblings(taxonomy)
+            pairs = sibling_pairs(taxonomy)
         yield from pair_queries(taxonomy, pairs, wording)
 
     def repeats(self, query: Query, text: str) -> Hashable:
@@ -206,7 +206,8 @@ class ATG(QueryMember):
         for class_id, prompts in raw.classes.items():
             for prompt in prompts:
                 if prompt.kind == ONE_TO_ONE:
-                    two = _two_sides(taxonomy, shown, class_id, prompt, wording)
+                    pair = NamedPair(class_id, prompt.about, shown[class_id], shown[prompt.about])
+                    two = pair_texts(taxonomy, pair, prompt.text, wording.sentences[ONE_TO_ONE])
                     lost["pair with one side"] += not two
                     pairs += two
                     continue
@@ -255,28 +256,8 @@ def pair_queries(
     [('fox', 'wolf')]
     """
     question = (wording or atg_wording()).questions[ONE_TO_ONE]
-    shown, seen = shown_names(taxonomy), set()
-    for a, b in pairs:
-        wrong = [i for i in (a, b) if i not in shown]
-        if wrong or a == b:
-            raise PromptError(
-                f"ask how '{a}' and '{b}' differ",
-                f"no class has the id '{wrong[0]}'" if wrong else "it is one class twice",
-                "Give ids of two classes.",
-            )
-        if frozenset((a, b)) in seen or shown[a].casefold() == shown[b].casefold():
-            continue
-        seen.add(frozenset((a, b)))
-        yield _query(a, b, ONE_TO_ONE, question, {"name": shown[a], "other": shown[b]})
-
-
-def _siblings(taxonomy: Taxonomy) -> Iterator[tuple[str, str]]:
-    """Every two classes below one parent, once."""
-    below: dict[int, list[str]] = {}
-    for node_id, place in zip(taxonomy.class_ids, taxonomy.leaf_index, strict=True):
-        below.setdefault(int(taxonomy.parents[place]), []).append(node_id)
-    for family in below.values():
-        yield from combinations(family, 2)
+    for a, b, name, other in named_pairs(taxonomy, pairs):
+        yield _query(a, b, ONE_TO_ONE, question, {"name": name, "other": other})
 
 
 def drop_too_close(
@@ -355,22 +336,3 @@ def _query(a: str, about: str, kind: str, question: Question, names: dict[str, s
 def _fill(text: str, **names: str) -> str:
     """One pass and no str.format: names and answers are other people's text."""
     return SLOT.sub(lambda found: names[found[1]], text)
-
-
-def _two_sides(
-    taxonomy: Taxonomy, shown: dict[str, str], a: str, prompt: Prompt, wording: ATGWording
-) -> list[Pair]:
-    b = prompt.about
-    sides = parse_two_lists(prompt.text, shown[a], shown[b])
-    if not all(sides):
-        return []
-    made = []
-    for (one, other), items in zip(((a, b), (b, a)), sides, strict=True):
-        names = {"name": taxonomy.node(one).name, "other": taxonomy.node(other).name}
-        texts = [
-            _fill(frame, item=item, **names)
-            for item in items
-            for frame in wording.sentences[ONE_TO_ONE]
-        ]
-        made.append(Pair(a=one, b=other, texts=tuple(texts)))
-    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from byname.queries import is_refusal
@@ -14,8 +15,9 @@ _BULLET = re.compile(r"^\s*(?:[-*+_•·‣◦–—]+\s*|\(?\d{1,3}[.)]+\s+)(?=
 _MARKS = re.compile(r"\*\*|__|`")
 _NOTHING = frozenset({"none", "n/a", "na", "nothing", "no synonyms", "no other name", "-"})
 _EDGES = " \t\"'“”‘’.,;:"
-_FENCE = re.compile(r"^```\w*\s*\n?(.*?)\n?(?:```\s*)?$", re.S)
-_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"(?!\s*:)')
+_FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.S)
+# A string that is not closed is taken to its end too: to begin again inside of it is quadratic.
+_STRING = re.compile(r'("(?:[^"\\]|\\.)*+("?))(\s*+:)?', re.S)
 
 
 def parse_list(reply: str) -> list[str]:
@@ -102,15 +104,18 @@ def parse_two_lists(reply: str, a: str, b: str) -> tuple[list[str], list[str]]:
 
 def _json(text: str) -> Any:
     """What a reply that is JSON holds, as far as it goes; None for any other reply."""
-    text = _FENCE.sub(r"\1", text).strip()
+    fenced = _FENCE.search(text)
+    text = (fenced[1] if fenced else text).strip()
     if not text.startswith(("{", "[")):
         return None
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        # Cut off: the strings that are whole, keys left out. "[a] is ..." is no JSON at all.
-        found = [json.loads(item, strict=False) for item in _STRING.findall(text)]
-        return found or None
+    # Cut off: the strings that are whole, keys left out. "[a] is ..." is no JSON at all.
+    found = []
+    for item, closed, key in _STRING.findall(text):
+        with suppress(ValueError):
+            found += [json.loads(item, strict=False)] if closed and not key else []
+    return found or None
 
 
 def _texts(held: Any) -> list[str]:
@@ -120,7 +125,8 @@ def _texts(held: Any) -> list[str]:
     while left:
         item = left.pop()
         if isinstance(item, str):
-            found.append(item)
+            # Half a surrogate pair, which JSON can name, is no text that could be written.
+            found.append(item.encode("utf-8", "replace").decode())
         elif isinstance(item, list | dict):
             left.extend(reversed(list(item.values() if isinstance(item, dict) else item)))
     return found
@@ -164,7 +170,7 @@ def _split(line: str) -> list[str]:
     parts = line.split(",")
     if len(parts) == 1 or not all(part.strip() for part in parts[:-1]):
         return [line]
-    last = re.split(r"^\s*(?:and|or)\s+|\s+(?:and|or)\s+", parts[-1])
+    last = re.split(r"^(?:and|or) | (?:and|or) ", " ".join(parts[-1].split()))
     return [*parts[:-1], *last]
 
 

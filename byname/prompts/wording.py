@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -241,8 +240,3 @@ class WordedMember(QueryMember):
     def sentences(self, kind: str, **values: str) -> list[str]:
         """The sentences of a kind, filled with an answer."""
         return [fill(text, **values) for text in self.wording.sentences.get(kind, ())]
-
-    def named(self, taxonomy: Taxonomy, class_id: str) -> Mapping[str, str]:
-        """Values that every question may hold: ``name``, and ``a_name`` with its article."""
-        shown = shown_names(taxonomy)[class_id]
-        return {"name": shown, "a_name": with_article(shown)}

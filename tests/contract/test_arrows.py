@@ -14,7 +14,7 @@ MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "files", "ops", "margins"},
-    {"taxonomy", "taxonomy_nodes", "promptset", "stage", "queries", "cache"}
+    {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "stage", "queries", "cache"}
     | {"metrics", "calibration", "bootstrap"},
     {
         "taxonomy_io",
@@ -22,29 +22,47 @@ LAYERS: tuple[set[str], ...] = (
         "taxonomy_tables",
         "names",
         "promptset_io",
+        "promptset_formats",
+        "promptset_export",
+        "promptpage",
+        "promptcheck",
+        "promptcheck_names",
+        "promptcheck_texts",
+        "moderation",
         "embeddings",
         "classtexts",
         "taskfile",
     },
     MODELS | STAGES,
     {"runs"},
-    {"recipes", "pipeline", "promptchoice", "advice", "adapters"},
+    {"recipes", "pipeline", "promptchoice", "wordnet", "advice", "adapters"},
     {"rows", "console", "inputs", "estimator", "answers"},
     {"classifier", "diagnose", "programs", "demo"},
     {"labels", "scoring", "evaluate", "report"},
     {
         "commands",
+        "asking",
         "commands_prompts",
+        "commands_promptfiles",
         "commands_evaluate",
         "commands_study",
         "doctor",
         "provenance",
         "sorter",
     },
-    {"serve", "cli", "cli_options", "cli_prompts", "cli_evaluate", "cli_study"},
+    {
+        "serve",
+        "cli",
+        "cli_options",
+        "cli_llm_options",
+        "cli_prompts",
+        "cli_promptfiles",
+        "cli_evaluate",
+        "cli_study",
+    },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
-FOR_STAGES = {"errors", "ops", "margins", "taxonomy", "promptset", "stage", "queries"}
+FOR_STAGES = {"errors", "ops", "margins", "taxonomy", "promptset", "sentences", "stage", "queries"}
 NOT_FOR = {
     "ops": set(LAYER) - {"errors", "ops"},
     "files": set(LAYER) - {"errors", "files"},

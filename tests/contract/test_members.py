@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from byname.errors import NeedsError
+from byname.prompts.wordnet import Sense
 from byname.promptset import PromptSet
 from byname.queries import QueryMember, query_id
 from byname.stage import STAGES, Answer, Member, PromptMember, State, create, members
@@ -38,7 +39,10 @@ ATOL = 1e-4  # logits at a scale of 20, in float32
 
 
 def fresh(name: str) -> Any:
-    return create(name)
+    member = create(name)
+    if ALL[name].stage == "prompts" and "wordnet" in member.needs:
+        member.lookup = lambda named: [Sense(f"{named}-1", (named, "other_word"), "a thing; {x}")]
+    return member
 
 
 def case_for(name: str, **options: Any) -> Case:

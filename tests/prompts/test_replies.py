@@ -100,3 +100,40 @@ def test_any_text_can_be_read(reply: str, a: str, b: str) -> None:
     for items in (parse_list(reply), *parse_two_lists(reply, a, b)):
         assert all(item and item == item.strip() for item in items)
         assert len({item.casefold() for item in items}) == len(items)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '["a b", "c"]',
+        '{"items": ["a b", "c"]}',
+        '{"1": "a b", "2": "c"}',
+        'Here:\n```json\n{"items": ["a b", "c"]}\n```\nI hope so',
+        '```\n["a b", "c"]\n```',
+        '```json\n["a b", "c"',
+        '{"items": ["a b", "c", "cut o',
+        '{"1": "a b", "2": "c", "3": "cut',
+        '{"1": "a b", "2": "c", "th',
+        "- a b\n- c",
+    ],
+)
+def test_json_in_any_dress(reply: str) -> None:
+    assert parse_list(reply) == ["a b", "c"]
+
+
+@pytest.mark.parametrize(
+    "reply", ["[" * 100_000, "{" * 100_000, '{"a":' * 50_000, '["\\ud800"]', "{}"]
+)
+def test_odd_json_is_harmless(reply: str) -> None:
+    assert len(parse_list(reply)) <= 1
+
+
+def test_two_lists_in_json() -> None:
+    assert parse_two_lists('{"a": ["x"], "b": ["y", "z"]}', "cat", "dog") == (["x"], ["y", "z"])
+    assert parse_two_lists('{"Dog": ["y"], "cat": ["x"]}', "cat", "dog") == (["x"], ["y"])
+    assert parse_two_lists('{"a": ["x"]}', "cat", "dog") == (["x"], [])
+
+
+@pytest.mark.parametrize("reply", ['["' + '\\"' * 500_000, "a,b" + " " * 1_000_000 + "c"])
+def test_long_hostile_lines_do_not_hang(reply: str) -> None:
+    assert len(parse_list(reply)) <= 2

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+
+import pytest
+
+from byname.errors import UsageError
+from byname.llm.address import Key, base_url, find_key, one_line
+
+KEY = "sk-planted-4711"
+OPENAI = "https://api.openai.com/v1"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BYNAME_LLM_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("http://localhost:8000", "http://localhost:8000/v1"),
+        ("http://localhost:8000/", "http://localhost:8000/v1"),
+        (" http://LOCALHOST:8000/v1/ ", "http://localhost:8000/v1"),
+        ("https://api.openai.com:443/v1", OPENAI),
+        ("https://h/openai/v1/chat/completions", "https://h/openai/v1"),
+        ("https://h/v1beta/openai/", "https://h/v1beta/openai"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
+    ],
+)
+def test_addresses(given: str, expected: str) -> None:
+    assert base_url(given) == expected
+
+
+@pytest.mark.parametrize(
+    "given", ["localhost:8000", "ftp://h/v1", "http://", "", "file:///etc", "http://h:x/", "http:"]
+)
+def test_no_addresses(given: str) -> None:
+    with pytest.raises(UsageError, match="Give it as http://localhost:8000/v1"):
+        base_url(given)
+
+
+@pytest.mark.parametrize(
+    "given", [f"http://u:{KEY}@h/v1", f"http://h/v1?key={KEY}", f"http://h/v1#{KEY}", f"{KEY}@h"]
+)
+def test_addresses_with_secrets(given: str) -> None:
+    with pytest.raises(UsageError, match="Put the key in BYNAME_LLM_KEY") as caught:
+        base_url(given)
+    assert KEY not in str(caught.value)
+
+
+def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(url: str, key_env: str | None = None) -> str:
+        return find_key(url, key_env).headers().get("Authorization", "none")
+
+    assert found(OPENAI) == "none"
+    monkeypatch.setenv("OPENAI_API_KEY", "openai")
+    assert found(OPENAI) == "Bearer openai"
+    for other in (
+        "http://localhost:8000/v1",
+        "https://api.openai.com.evil.org/v1",
+        "https://evil.org/api.openai.com",
+        "http://api.openai.com/v1",
+    ):
+        assert found(other) == "none"
+    monkeypatch.setenv("BYNAME_LLM_KEY", "ours")
+    assert found(OPENAI) == found("https://other.org/v1") == "Bearer ours"
+    monkeypatch.setenv("MINE", "mine")
+    assert found(OPENAI, "MINE") == "Bearer mine"
+    monkeypatch.setenv("MINE", "")
+    with pytest.raises(UsageError, match="no such variable"):
+        find_key(OPENAI, "MINE")
+
+
+@pytest.mark.parametrize("end", ["\n", " ", "é", "\x7f", "\r\nX: y"])
+def test_keys_that_no_header_holds(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYNAME_LLM_KEY", KEY + end)
+    with pytest.raises(UsageError, match="the key in BYNAME_LLM_KEY") as caught:
+        find_key(OPENAI)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url, warned",
+    [
+        ("http://llm.example.org/v1", True),
+        ("http://8.8.8.8/v1", True),
+        ("https://llm.example.org/v1", False),
+        ("http://192.168.1.5:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+        ("http://ollama:11434/v1", False),
+        ("http://[::1]:1/v1", False),
+    ],
+)
+def test_keys_in_the_clear(url: str, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYNAME_LLM_KEY", KEY)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        find_key(url)
+    assert [KEY in str(w.message) for w in told] == [False] * warned
+
+
+def test_a_key_is_hidden() -> None:
+    key = Key('sk-"quoted"/4711')
+    assert repr(key) == "[key]"
+    for shown in ('sk-"quoted"/4711', json.dumps('sk-"quoted"/4711'), "sk-%22quoted%22%2F4711"):
+        assert "4711" not in key.hide(f"it is {shown} there")
+    assert Key(KEY).hide("sk-pl***711 is bad, sk-pl**") == "[key] is bad, [key]"
+    assert (bool(Key()), Key().hide("a"), Key().headers()) == (False, "a", {})
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(key)
+
+
+def test_keys_that_are_words_stay_in_replies() -> None:
+    assert Key("none").hide_in_reply("It has none.") == "It has none."
+    assert Key(KEY).hide_in_reply(f"It is {KEY}.") == "It is [key]."
+
+
+def test_one_line() -> None:
+    assert one_line("a\n\x1b[31mb\u202ec\x00") == "a [31mb c"
+    assert len(one_line("x" * 10**6)) == 300
