@@ -36,3 +36,9 @@ set -x
 cmp "$work/descriptors.json" "$work/again.json"
 byname prompts show "$work/descriptors.json"
 byname prompts check "$work/descriptors.json" -o "$work/clean.json"
+
+# An instruction, which a base model does not understand: what comes back is for the cleaner.
+byname prompts make --style 'cupl[samples=3]' --classes "$classes" --llm-mode completion \
+  --llm-url "http://127.0.0.1:$port/v1" --concurrency 1 --allow-missing -o "$work/cupl.json"
+byname prompts show "$work/cupl.json" --class lighthouse -n 9
+byname prompts check "$work/cupl.json" --encoder mini -o "$work/cupl_clean.json"
