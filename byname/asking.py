@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from byname.cache import working_dir
 from byname.console import query_progress, say
-from byname.errors import PromptError, UsageError
+from byname.errors import OutputError, PromptError, UsageError
 from byname.files import atomic_path
 from byname.llm.batch import read_batch, write_batch
 from byname.llm.client import LLM
@@ -31,6 +32,7 @@ __all__ = [
     "open_llm",
     "read_given",
     "unanswered",
+    "writing",
 ]
 
 Replies = dict[str, list[str]]  # by query id
@@ -74,19 +76,38 @@ class Asking:
 
 @dataclass
 class Given:
-    """Replies out of files, and where those came from that answer no query so far."""
+    """Replies so far, and of those out of files where each query's came from."""
 
     replies: Replies = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many replies each query has."""
+        return {key: len(replies) for key, replies in self.replies.items()}
+
+    def add(self, replies: Mapping[str, list[str]]) -> bool:
+        """Take more replies; whether there were any."""
+        for key, more in replies.items():
+            self.replies.setdefault(key, []).extend(more)
+        return any(replies.values())
+
 
 def read_given(files: Iterable[Path], batches: Iterable[Path]) -> Given:
-    """All replies in files of lines with id and reply, and in batch files that came back."""
-    given = Given()
+    """All replies in files of lines with id and reply, and in batch files that came back.
+
+    A blank one is none: its query counts as unanswered.
+    """
+    given, blank = Given(), 0
     for path in files:
         for line, key, reply in read_replies(path):
-            given.replies.setdefault(key, []).append(reply)
             given.where.setdefault(key, f"on line {line} of '{path}'")
+            if not reply.strip():
+                blank += 1
+                continue
+            given.replies.setdefault(key, []).append(reply)
+    if blank:
+        say(f"warning: {_n(blank, 'reply is', 'replies are')} blank")
     for path in batches:
         found = read_batch(path)
         for key, reply in found:
@@ -100,7 +121,7 @@ def read_given(files: Iterable[Path], batches: Iterable[Path]) -> Given:
 
 
 def unanswered(member: QueryMember, taxonomy: Taxonomy, given: Given) -> list[Query]:
-    """Queries without a reply so far.
+    """Queries with fewer replies than they want.
 
     Raises
     ------
@@ -110,7 +131,7 @@ def unanswered(member: QueryMember, taxonomy: Taxonomy, given: Given) -> list[Qu
     unknown, todo = dict(given.where), []
     for query in member.asked(taxonomy, given.replies):
         unknown.pop(query.id, None)
-        if query.id not in given.replies:
+        if len(given.replies.get(query.id, ())) < query.samples:
             todo.append(query)
     if unknown:
         key, where = next(iter(unknown.items()))
@@ -159,58 +180,106 @@ def ask(member: QueryMember, taxonomy: Taxonomy, given: Given, how: Asking) -> s
     """
     llm = open_llm(how)
     tried: set[str] = set()
-    calls = cached = 0
+    cached = lost = 0
     missing: list[tuple[Query, str]] = []
     while todo := [q for q in unanswered(member, taxonomy, given) if q.id not in tried]:
         tried.update(query.id for query in todo)
-        with query_progress(how.quiet) as progress:
-            found = llm.ask(todo, problem=member.problem, progress=progress)
-        given.replies.update({key: replies for key, replies in found.replies.items() if replies})
-        calls, cached = calls + found.calls, cached + found.cached
+        have = given.counts
+        try:
+            with query_progress(how.quiet) as progress:
+                found = llm.ask(todo, problem=member.problem, progress=progress, have=have)
+        except KeyboardInterrupt:
+            say("stopped; what was answered is kept, and the same command goes on from there")
+            raise
+        given.add(found.replies)
+        cached += found.cached
         missing += found.missing
-    say(f"{llm.model}: {_n(calls, 'call')}, {_n(cached, 'reply', 'replies')} from the cache")
+        lost += sum(q.samples - len(given.replies.get(q.id, ())) for q, _ in found.missing)
+    say(f"{llm.model}: {_n(llm.calls, 'call')}, {_n(cached, 'reply', 'replies')} from the cache")
     if missing:
         query, reason = missing[0]
-        say(f"warning: {len(missing)} replies are missing, first for {query.class_id!r}: {reason}")
+        number = _n(lost, "reply is", "replies are")
+        say(f"warning: {number} missing, first for {query.class_id!r}: {reason}")
     return llm.model or ""
 
 
-def emit(queries: Iterable[Query], taxonomy: Taxonomy, path: Path) -> None:
-    """Write queries, one a line, for people or programs to answer."""
-    count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A file that is there whole or not at all; errors of the disk name the user's own path.
+
+    Raises
+    ------
+    OutputError
+        Where it cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"write '{path}'", reason, "Make room there, or choose another place."
+        ) from None
+
+
+def emit(member: QueryMember, taxonomy: Taxonomy, given: Given, path: Path) -> None:
+    """Write what is unanswered, one query a line, for people or programs to answer."""
+    queries, have = unanswered(member, taxonomy, given), given.counts
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query in queries:
-            file.write(json.dumps(_record(query, taxonomy), ensure_ascii=False) + "\n")
-            count += 1
-    say(f"{_n(count, 'query', 'queries')} -> {path}")
+            line = _record(query, taxonomy, query.samples - have.get(query.id, 0))
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    say(f"{_n(len(queries), 'query', 'queries')} -> {path}")
 
 
-def emit_batch(queries: list[Query], path: Path, how: Asking) -> None:
-    """Write queries as requests in OpenAI's batch format."""
+def emit_batch(
+    member: QueryMember, taxonomy: Taxonomy, given: Given, path: Path, how: Asking
+) -> None:
+    """Write what is unanswered as requests in OpenAI's batch format."""
     if how.model is None:
         raise UsageError(f"write '{path}'", "no model was given", "Add --llm-model NAME.")
-    made = write_batch(queries, path, model=how.model, mode=how.mode, schema=how.schema)
+    made = write_batch(
+        unanswered(member, taxonomy, given),
+        path,
+        model=how.model,
+        mode=how.mode,
+        schema=how.schema,
+        have=given.counts,
+    )
     for file in made.paths:
         say(f"-> {file}")
     say(f"{_n(made.requests, 'request')} in {_n(len(made.paths), 'file')}")
 
 
 def count(member: QueryMember, taxonomy: Taxonomy, given: Given, how: Asking) -> Iterator[str]:
-    """Counts by kind, calls and tokens; the last line is ``queries: N``."""
-    queries = unanswered(member, taxonomy, given)
-    for kind, number in Counter(query.kind for query in queries).items():
+    """Counts by kind, calls and tokens; the last line is ``queries: N``.
+
+    Rounds whose questions follow from kept replies are counted; later ones cannot be.
+    """
+    queries = {query.id: query for query in unanswered(member, taxonomy, given)}
+    have = given.counts
+    calls = sum(query.samples - have.get(query.id, 0) for query in queries.values())
+    told = [f"calls: {calls}"] if calls != len(queries) else []
+    if how.url is not None:
+        llm = open_llm(how)
+        seen = Given({key: list(replies) for key, replies in given.replies.items()})
+        new = list(queries.values())
+        while new and seen.add(llm.kept(new, have=have)):
+            new = [q for q in unanswered(member, taxonomy, seen) if q.id not in queries]
+            queries |= {query.id: query for query in new}
+        plan = llm.plan(queries.values(), have=have)
+        told = [
+            f"calls: {plan.calls} ({_n(plan.cached, 'reply', 'replies')} in the cache)",
+            f"tokens: about {plan.prompt_tokens} in the questions, at most "
+            f"{plan.completion_tokens} in the replies",
+        ]
+        calls = plan.calls
+    for kind, number in Counter(query.kind for query in queries.values()).items():
         yield f"{kind}: {number}"
     yield from member.remarks(taxonomy)
-    calls = sum(query.samples for query in queries)
-    if how.url is not None:
-        plan = open_llm(how).plan(queries)
-        yield f"calls: {plan.calls} ({_n(plan.cached, 'reply', 'replies')} in the cache)"
-        yield (
-            f"tokens: about {plan.prompt_tokens} in the questions, at most "
-            f"{plan.completion_tokens} in the replies"
-        )
-    elif calls != len(queries):
-        yield f"calls: {calls}"
+    yield from told
+    if calls > how.max_calls:
+        yield f"refused as it is: more calls than --max-calls {how.max_calls}"
     yield f"queries: {len(queries)}"
 
 
@@ -218,7 +287,7 @@ def _n(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _record(query: Query, taxonomy: Taxonomy) -> dict[str, Any]:
+def _record(query: Query, taxonomy: Taxonomy, samples: int) -> dict[str, Any]:
     def name(node_id: str) -> str:
         return taxonomy.node(node_id).name if node_id else ""
 
@@ -234,5 +303,5 @@ def _record(query: Query, taxonomy: Taxonomy) -> dict[str, Any]:
         "temperature": query.temperature,
         "max_tokens": query.max_tokens,
         "form": query.form,
-        "samples": query.samples,
+        "samples": samples,
     }

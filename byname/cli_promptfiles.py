@@ -45,7 +45,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Every finding, as JSON.")]
 Words = Annotated[Path | None, typer.Option(help="Own words to mark, one a line: a text file.")]
 Drop = Annotated[
     list[str] | None,
-    typer.Option(help="Drop texts with this finding, not only note it; may be repeated."),
+    typer.Option(
+        help="Drop texts with this finding, not only note, mend or cut them; may be repeated."
+    ),
 ]
 ModerationUrl = Annotated[
     str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from byname.console import collect_warnings, console, plain, say
 from byname.console import table as print_table
 from byname.encoders import load_encoder
 from byname.errors import OutputError, PromptError, UsageError, quoted
+from byname.files import names_file
 from byname.moderation import Moderator, read_words
 from byname.names import bearers
 from byname.promptcheck import KINDS, Report, check, clean
@@ -39,11 +40,17 @@ def import_file(
     ignore_extra: bool,
 ) -> None:
     """``byname prompts import``: another project's file as a prompt file of byname."""
-    _check_output(output, (".json",))
+    _check_output(output, (".json",), path, classes)
     with collect_warnings():
         taxonomy = None if classes is None else read_taxonomy(classes, lineage=lineage)
-        read = read_format(path, taxonomy, format, allow_missing, ignore_extra=ignore_extra)
-        _tell_guess(path, read)
+        read = read_format(
+            path,
+            taxonomy,
+            format,
+            allow_missing,
+            ignore_extra=ignore_extra,
+            on_guess=_tell_guess(path),
+        )
         read.prompts.save(output)
     _tell_saved(read.prompts, output)
     _tell_ids(read, classes)
@@ -60,7 +67,7 @@ def export_file(
     lineage: tuple[str, ...] | None,
 ) -> None:
     """``byname prompts export``: a prompt file for other programs and for readers."""
-    _check_output(output, ())
+    _check_output(output, (), path, classes)
     with collect_warnings():
         read = _read(path, classes, lineage, source, "--from")
         export(read.prompts, read.taxonomy, output, format, by)
@@ -77,7 +84,7 @@ def merge_files(
     format: str | None,
 ) -> None:
     """``byname prompts merge``: several files as one."""
-    _check_output(output, (".json",))
+    _check_output(output, (".json",), *paths, classes)
     if len(paths) < 2:
         raise UsageError("merge prompts", "one file was given", "Give two or more.")
     with collect_warnings():
@@ -127,7 +134,7 @@ def check_file(
 ) -> None:
     """``byname prompts check``: what is wrong with the texts, and with ``output`` without it."""
     if output is not None:
-        _check_output(output, (".json",))
+        _check_output(output, (".json",), path, classes, words)
     listed = None if words is None else read_words(words)
     moderator = (
         None if moderation_url is None else Moderator(moderation_url, model=moderation_model)
@@ -296,14 +303,15 @@ def _read(
 ) -> ReadPrompts:
     """The texts of a file, also where some classes have none."""
     taxonomy = None if classes is None else read_taxonomy(classes, lineage=lineage)
-    read = read_format(path, taxonomy, format, partial=True)
-    _tell_guess(path, read, option)
-    return read
+    return read_format(path, taxonomy, format, partial=True, on_guess=_tell_guess(path, option))
 
 
-def _tell_guess(path: Path, read: ReadPrompts, option: str = "--format") -> None:
-    if read.why and read.format != "byname":
-        say(f"'{path}': guessed {read.format}, because {read.why}; give {option} to be sure")
+def _tell_guess(path: Path, option: str = "--format") -> Callable[[str, str], None]:
+    def tell(format: str, why: str) -> None:
+        if format != "byname":
+            say(f"'{path}': guessed {format}, because {why}; give {option} to be sure")
+
+    return tell
 
 
 def _tell_ids(read: ReadPrompts, classes: str | None) -> None:
@@ -311,13 +319,19 @@ def _tell_ids(read: ReadPrompts, classes: str | None) -> None:
         say("ids of the classes are made of the file's keys; --classes gives them those of yours")
 
 
-def _check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+def _check_output(path: Path, suffixes: tuple[str, ...], *inputs: str | Path | None) -> None:
+    """An output that can be written, and that is none of the inputs, also not through a link."""
     if suffixes and path.suffix.lower() not in suffixes:
         raise OutputError(f"write '{path}'", "prompt files end in .json", "Rename it.")
     if not path.absolute().parent.is_dir():
         raise OutputError(
             f"write '{path}'", f"'{path.parent}' does not exist", "Make the folder first."
         )
+    for given in inputs:
+        if given is not None and names_file(path) and names_file(given) and path.samefile(given):
+            raise OutputError(
+                f"write '{path}'", f"it is the input '{given}'", "Give the output another name."
+            )
 
 
 def _tell_saved(made: PromptSet, path: Path) -> None:

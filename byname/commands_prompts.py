@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,18 +18,20 @@ from byname.asking import (
     emit_batch,
     read_given,
     unanswered,
+    writing,
 )
 from byname.console import collect_warnings, say
 from byname.encoders import load_encoder
 from byname.errors import OutputError, PromptError, RecipeError, UsageError, quoted, some
-from byname.files import atomic_path, names_file
+from byname.files import names_file
 from byname.names import bearers
 from byname.promptchoice import ready_member
 from byname.prompts.atg import ATG
+from byname.prompts.wording import refuse_halves
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, read_json, read_pairs
 from byname.queries import QueryMember
-from byname.stage import PromptMember, members, parse_spec
+from byname.stage import PromptMember, create, members, parse_spec
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -126,9 +129,9 @@ def make(
         if dry_run:
             print("\n".join(count(member, taxonomy, given, how)))
         elif files.emit is not None:
-            emit(unanswered(member, taxonomy, given), taxonomy, files.emit)
+            emit(member, taxonomy, given, files.emit)
         elif files.emit_batch is not None:
-            emit_batch(unanswered(member, taxonomy, given), files.emit_batch, how)
+            emit_batch(member, taxonomy, given, files.emit_batch, how)
         else:
             asks_nobody = how.url is None and not files.replies and not files.ingest_batch
             if asks_nobody and not _free(member, taxonomy):
@@ -200,6 +203,8 @@ def _check_files(files: Files, dry_run: bool, how: Asking) -> None:
             raise OutputError(
                 f"write '{path}'", f"'{path.parent}' does not exist", "Make the folder first."
             )
+        if path is not None and path.is_dir():
+            raise OutputError(f"write '{path}'", "it is a folder", "Give the name of a file.")
 
 
 def _member(style: str, options: Mapping[str, Any], wording: Path | None) -> PromptMember:
@@ -216,16 +221,17 @@ def _member(style: str, options: Mapping[str, Any], wording: Path | None) -> Pro
             f"there is no member '{name}'",
             f"Did you mean {' or '.join(begun)}? Known: {', '.join(known)}.",
         )
-    member = ready_member(spec)
-    if wording is None:
-        return member
-    use_wording = getattr(member, "use_wording", None)
-    if use_wording is None:
+    # Before the member is made ready: that may want data which would be of no use.
+    if wording is not None and not hasattr(create(spec, "prompts"), "use_wording"):
         raise UsageError(
             f"use '{wording}' with '{name}'", "its wording is fixed", "Leave --wording out."
         )
-    raw = read_json(wording, f"read the wording in '{wording}'", "See docs/formats.md.")
-    use_wording(raw, f"'{wording}'")
+    member = ready_member(spec)
+    if wording is not None:
+        asked = f"read the wording in '{wording}'"
+        raw = read_json(wording, asked, "See docs/formats.md.")
+        refuse_halves(raw, asked)
+        member.use_wording(raw, f"'{wording}'")  # type: ignore[attr-defined]
     return member
 
 
@@ -270,7 +276,11 @@ def read_only(only: str, taxonomy: Taxonomy) -> list[str]:
     """
     asked = f"ask about '{only}' only"
     if not names_file(only):
-        given = [part.strip() for part in only.split(",") if part.strip()]
+        # As in a CSV file: a name with a comma stands in quotes.
+        given = [part.strip() for part in next(csv.reader([only]), []) if part.strip()]
+        if not given or only.lower().endswith(".json"):
+            seen = "there is no such file" if given else "it names no class"
+            raise PromptError(asked, seen, "Give ids or names, a,b, or a diagnosis.")
     else:
         raw = read_json(Path(only), asked, "Give a file that 'byname diagnose --json' wrote.")
         told = raw.get("classes") if isinstance(raw, dict) else None
@@ -306,10 +316,8 @@ def _collected(
         if any(query.kind == "analogous" for query, _ in pairs):
             say("look-alikes were not filtered: give --encoder")
     if missing:
-        say(f"warning: {missing} of {len(known)} queries have no reply")
-    dropped = {name: n for name, n in made.provenance.model_dump()["dropped"].items() if n}
-    if dropped:
-        say(f"dropped replies: {', '.join(f'{n} {name}' for name, n in dropped.items())}")
+        say(f"warning: {missing} of {len(known)} queries lack replies")
+    _tell_dropped(made, member, len(pairs))
     about = {"date": time.strftime("%Y-%m-%d")} | ({"model": record} if record else {})
     made = made.model_copy(update={"provenance": made.provenance.model_copy(update=about)})
     if member.only is not None or not member.per_class:
@@ -318,12 +326,39 @@ def _collected(
         made,
         taxonomy,
         allow_missing=allow_missing,
-        do="Answer their queries, or add --allow-missing to give them a template.",
+        do="Answer their queries (again: --fresh --only THEM), or add --allow-missing to give them "
+        "a template.",
     )
 
 
+def _tell_dropped(made: PromptSet, member: QueryMember, replies: int) -> None:
+    """Say what was of no use; refuse a result in which nothing is left."""
+    told = made.provenance.model_dump()
+    lost = [
+        f"{name}: {', '.join(f'{n} {reason}' for reason, n in counts.items() if n)}"
+        for name, key in (("dropped replies", "dropped"), ("dropped answers", "answers_dropped"))
+        if any((counts := told.get(key) or {}).values())
+    ]
+    of_all = member.only is None and member.per_class  # then a later error names the classes
+    if not made.pairs and not any(made.classes.values()) and (replies or not of_all):
+        seen = f"{replies} {'reply makes' if replies == 1 else 'replies make'} no text: "
+        why = "; ".join(lost) or "there is nothing of use in them"
+        raise PromptError(
+            f"make '{member.spec}'",
+            seen + why if replies else "no query was answered",
+            "Look at the replies; another model, or a question in other words (--wording), may do "
+            "better.",
+        )
+    for line in lost:
+        say(line)
+    if cut := told.get("answers_cut"):
+        say(f"answers cut, for they were too long: {cut}")
+    if told.get("concept") == "":
+        say("warning: no concept was found; the texts are those of the plain template")
+
+
 def _save(made: PromptSet, path: Path) -> None:
-    with atomic_path(path) as temporary:
+    with writing(path) as temporary:
         made.save(temporary)
     found = made.summary()
     texts, classes = found["texts"], found["classes"]

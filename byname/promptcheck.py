@@ -10,7 +10,7 @@ from typing import Any
 from byname.errors import PromptError, UsageError
 from byname.moderation import Verdict, default_words
 from byname.promptcheck_names import ClassNames, Phrases, words_of
-from byname.promptcheck_texts import Action, fit, flaws
+from byname.promptcheck_texts import Action, Flaw, fit, flaws, one_line
 from byname.promptset import PromptSet, Provenance
 from byname.taxonomy import Taxonomy
 
@@ -31,7 +31,9 @@ KINDS = {
     "names_other": "names another class and not its own",
     "moderation": "a word of the list, or flagged by the endpoint",
     "not_moderated": "the endpoint gave no verdict",
+    "about": "hidden characters or over 200 characters in what a text is about; removed, cut",
 }
+ABOUT = 200  # characters of what a text is about, where that is no node
 # Other words for a class, or its parts: that they do not name it is their sense.
 _NEED_NO_NAME = frozenset({"subclass", "synonym"})
 
@@ -60,12 +62,14 @@ class Report:
     """What a check found.
 
     ``mended`` has an entry a text, those of pairs last: what cleaning leaves of it, None for
-    nothing. ``emptied`` are the classes that lose their last text, ``missing`` those that have
-    none to begin with, ``not_checked`` says what was not looked for, and why.
+    nothing. ``abouts`` is what cleaning makes of what they are about. ``emptied`` are the classes
+    that lose their last text, ``missing`` those that have none to begin with, ``not_checked`` says
+    what was not looked for, and why.
     """
 
     findings: tuple[Finding, ...]
     mended: tuple[str | None, ...]
+    abouts: tuple[str, ...]
     texts: dict[str, int]
     missing: tuple[str, ...]
     emptied: tuple[str, ...]
@@ -167,7 +171,7 @@ def check(
     moderate : callable, optional
         A verdict for each of many texts: :class:`byname.moderation.Moderator`.
     drop : collection of str
-        Kinds of findings, see ``KINDS``, that drop a text in place of a note.
+        Kinds of findings, see ``KINDS``, that drop a text, whatever cleaning does else.
 
     Raises
     ------
@@ -185,9 +189,8 @@ def check(
         raise UsageError(
             f"drop texts with '{unknown[0]}'", "there is no such kind", f"Kinds: {', '.join(KINDS)}"
         )
-    texts = list(_texts(prompts))
-    _check_each(texts, taxonomy)
-    not_checked = _check_length(texts, count_tokens, context)
+    _check_each(texts := list(_texts(prompts)), taxonomy, drop)
+    not_checked = _check_length(texts, count_tokens, context, drop)
     _check_repeats(texts, drop)
     _check_words(texts, taxonomy, default_words() if words is None else words, drop)
     not_checked += _check_verdicts(texts, moderate, drop)
@@ -195,6 +198,7 @@ def check(
     return Report(
         findings=tuple(finding for one in texts for finding in one.found),
         mended=tuple(one.now for one in texts),
+        abouts=tuple(one.about for one in texts),
         texts=dict(Counter(one.class_id for one in texts)),
         missing=tuple(i for i in taxonomy.class_ids if not prompts.classes.get(i)),
         emptied=tuple(i for i, given in prompts.classes.items() if given and i not in left),
@@ -224,18 +228,21 @@ def clean(prompts: PromptSet, report: Report) -> PromptSet:
         raise PromptError(
             "clean the prompts", "the report is about other texts", "Check these ones."
         )
-    mended = iter(report.mended)
+    mended = zip(report.mended, report.abouts, strict=True)
     classes = {}
     for class_id, given in prompts.classes.items():
-        kept = [(prompt, text) for prompt in given if (text := next(mended)) is not None]
+        kept = []
+        for prompt in given:
+            text, about = next(mended)
+            if text is not None and (text, about) != (prompt.text, prompt.about):
+                prompt = prompt.model_copy(update={"text": text, "about": about})
+            if text is not None:
+                kept.append(prompt)
         if kept:
-            classes[class_id] = tuple(
-                prompt if prompt.text == text else prompt.model_copy(update={"text": text})
-                for prompt, text in kept
-            )
+            classes[class_id] = tuple(kept)
     pairs = []
     for pair in prompts.pairs:
-        told = tuple(text for _ in pair.texts if (text := next(mended)) is not None)
+        told = tuple(text for _ in pair.texts if (text := next(mended)[0]) is not None)
         if told:
             pairs.append(pair.model_copy(update={"texts": told}))
     done = {**report.changed(), "kinds": report.counts()}
@@ -259,21 +266,38 @@ def _live(texts: Sequence[_Text]) -> list[tuple[_Text, str]]:
     return [(one, one.now) for one in texts if one.now is not None]
 
 
-def _check_each(texts: Sequence[_Text], taxonomy: Taxonomy) -> None:
+def _check_each(texts: Sequence[_Text], taxonomy: Taxonomy, drop: Collection[str]) -> None:
+    names = {node.id: (node.name, *node.aliases) for node in taxonomy.classes}
     numbers = {
-        node.id
-        for node in taxonomy.classes
-        if any(not any(c.isalpha() for c in name) for name in (node.name, *node.aliases))
+        class_id
+        for class_id, given in names.items()
+        if any(not any(c.isalpha() for c in name) for name in given)
     }
     for one in texts:
-        for flaw in flaws(one.text, one.class_id in numbers):
-            one.add(*flaw)
+        for flaw in flaws(one.text, one.class_id in numbers, names[one.class_id]):
+            _carry_out(one, flaw, drop)
+            if one.now is None:
+                break
+        # The id of a node is a key, and stays whatever it is made of.
+        if one.now is not None and one.about not in taxonomy:
+            about = one_line(one.about, ABOUT)
+            if about != one.about:
+                detail = f"{len(one.about):,} characters, now {len(about):,}"
+                _carry_out(one, Flaw("about", "fix", detail, one.now), drop)
+                one.about = about
+
+
+def _carry_out(one: _Text, flaw: Flaw, drop: Collection[str]) -> None:
+    """Mend the text, or drop it where that is wanted of findings of this kind."""
+    kind, action, detail, new = flaw
+    one.add(kind, "drop" if kind in drop else action, detail, new)
 
 
 def _check_length(
     texts: Sequence[_Text],
     count: Callable[[Sequence[str]], Sequence[int]] | None,
     context: int | None,
+    drop: Collection[str],
 ) -> list[str]:
     """Cut what is too long; why nothing was looked at, if so."""
     if count is None:
@@ -291,12 +315,8 @@ def _check_length(
     shorter = fit([text for _, text, _ in wrong], count, context)
     for (one, text, tokens), new in zip(wrong, shorter, strict=True):
         more = "more than " if len(text) > most else ""
-        one.add(
-            "too_long",
-            "cut" if new else "drop",
-            f"{more}{tokens} tokens, the encoder reads {context}",
-            new,
-        )
+        detail = f"{more}{tokens} tokens, the encoder reads {context}"
+        _carry_out(one, Flaw("too_long", "cut" if new else "drop", detail, new), drop)
     return []
 
 

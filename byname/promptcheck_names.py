@@ -40,7 +40,10 @@ def _stem(word: str) -> str:
         word = word[:-1]
     if len(word) > 3 and word.endswith("ie"):
         return word[:-2] + "y"
-    return word[:-1] if word.endswith(("sse", "she", "che", "xe", "ze", "oe")) else word
+    if len(word) > 3 and word.endswith(("fe", "ve")):  # knife, knives, leaf, leaves
+        return word[:-2] + "f"
+    ends = ("sse", "use", "she", "che", "xe", "ze", "oe")
+    return word[:-1] if len(word) > 3 and word.endswith(ends) else word
 
 
 class Phrases:

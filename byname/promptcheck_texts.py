@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from byname.queries import clean_reply, is_refusal
 
-__all__ = ["Action", "Flaw", "fit", "flaws", "sentence_ends"]
+__all__ = ["Action", "Flaw", "fit", "flaws", "one_line", "sentence_ends"]
 
 Action = Literal["drop", "cut", "fix", "note"]
 LONG = 30  # words from which on a text without a last stop counts as cut by a limit of tokens
@@ -36,6 +37,11 @@ _END = re.compile(
 _ENDED = re.compile(r"[.!?…。！？][\"'”’)\]*]*$")
 _CLAUSE = re.compile(r"(?=[,;:]\s|\s[-–—]\s|\s\(|[，；：、])")
 _WORD = re.compile(r"(?=\s)")
+# What digits of a class's own name are while numbers are looked for.
+_PRIVATE = "".join(chr(0xE000 + digit) for digit in range(10))
+_PRIVATE_SET = frozenset(_PRIVATE)
+_HIDE = str.maketrans("0123456789", _PRIVATE)
+_SHOW = str.maketrans(_PRIVATE, "0123456789")
 
 
 class Flaw(NamedTuple):
@@ -47,7 +53,7 @@ class Flaw(NamedTuple):
     new: str
 
 
-def flaws(text: str, number_is_name: bool = False) -> Iterator[Flaw]:
+def flaws(text: str, number_is_name: bool = False, names: tuple[str, ...] = ()) -> Iterator[Flaw]:
     """What is wrong with a text itself; each flaw starts from the text that the one before left.
 
     Parameters
@@ -55,6 +61,9 @@ def flaws(text: str, number_is_name: bool = False) -> Iterator[Flaw]:
     text : str
     number_is_name : bool
         The class is called by a number, so that a number is no rest of a list.
+    names : tuple of str
+        What the class is called: "Boeing 747" does not end in the number of a list, and "Sorry,
+        Wrong Number" may open a text.
 
     Examples
     --------
@@ -71,17 +80,17 @@ def flaws(text: str, number_is_name: bool = False) -> Iterator[Flaw]:
         yield Flaw("empty", "drop", "", "")
         return
     if not number_is_name:
-        kept = "" if _MARK_ONLY.fullmatch(text) else clean_reply(text)
+        kept = "" if _MARK_ONLY.fullmatch(text) else _mended(text, names, clean_reply)
         if not kept:
             yield Flaw("number", "drop", "a number, a mark or a heading alone", "")
             return
         if kept != text.strip():
             yield Flaw("number", "cut", "ends in the number of a list", kept)
             text = kept
-    if is_refusal(text):
+    if is_refusal(text, names):
         yield Flaw("refusal", "drop", "", "")
         return
-    if not number_is_name and (kept := _before_list(text)) != text:
+    if not number_is_name and (kept := _mended(text, names, _before_list)) != text:
         yield Flaw("enumeration", "cut" if kept else "drop", "a numbered list", kept)
         if not kept:
             return
@@ -91,6 +100,36 @@ def flaws(text: str, number_is_name: bool = False) -> Iterator[Flaw]:
         text = kept
     if not _ENDED.search(text) and len(text.split()) >= LONG and (ends := sentence_ends(text)):
         yield Flaw("unfinished", "cut", "the last sentence is cut off", text[: ends[-1]])
+
+
+def _mended(text: str, names: tuple[str, ...], rule: Callable[[str], str]) -> str:
+    """What a rule makes of a text; it does not see the digits of the names."""
+    own = _with_digits(names)
+    if own is None or not _PRIVATE_SET.isdisjoint(text):
+        return rule(text)
+    return rule(own.sub(lambda found: found[0].translate(_HIDE), text)).translate(_SHOW)
+
+
+@lru_cache(maxsize=1 << 14)
+def _with_digits(names: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds those names that hold digits, as whole words."""
+    found = sorted({name for name in names if re.search("[0-9]", name)}, key=len, reverse=True)
+    if not found:
+        return None
+    ways = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in found)
+    return re.compile(rf"(?<!\w)(?:{ways})(?!\w)", re.IGNORECASE)
+
+
+def one_line(text: str, most: int) -> str:
+    """The text without hidden characters and line ends, cut after ``most`` characters.
+
+    Examples
+    --------
+    >>> one_line("fur\\u202e of\\n a cat", 9)
+    'fur of a'
+    """
+    told = _SPACES.sub(" ", _HIDDEN.sub("", text)).strip()
+    return told if len(told) <= most else told[: most + 1].rpartition(" ")[0] or told[:most]
 
 
 def _before_list(text: str) -> str:

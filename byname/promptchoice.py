@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from byname.errors import PromptError
 from byname.files import names_file
+from byname.prompts.states import GROUPS
 from byname.prompts.wordnet import WordNet
 from byname.promptset import PromptSet
 from byname.promptset_io import fill_missing, load_prompts, prompts_of
@@ -48,6 +50,11 @@ def chosen_prompts(
     PromptError, RecipeError, NeedsError
         For what cannot be read or made, or leaves a class without texts.
 
+    Warns
+    -----
+    UserWarning
+        Where a class has texts of two opposite states, as ``states`` makes them.
+
     Examples
     --------
     >>> chosen_prompts("templates[set=single]", Taxonomy.from_names(["cat"])).texts("cat")
@@ -62,7 +69,24 @@ def chosen_prompts(
     parts = _parts(prompts) if isinstance(prompts, str) else [prompts]
     made = [_texts(part, taxonomy) for part in parts]
     together = made[0] if len(made) == 1 else PromptSet.concatenate(made)
+    _warn_of_states(together)
     return fill_missing(together, taxonomy, allow_missing=allow_missing)
+
+
+def _warn_of_states(chosen: PromptSet) -> None:
+    """Say that texts of two opposite states would be taken for texts of one class."""
+    for class_id, prompts in chosen.classes.items():
+        kinds = {prompt.kind for prompt in prompts}
+        for first, second in GROUPS.values():
+            if {first, second} <= kinds:
+                warnings.warn(
+                    f"the texts of {class_id!r} are of two states, {first!r} and {second!r}: all "
+                    "texts of a class are averaged into one vector, which says nothing of either. "
+                    "They need a score that asks which of the two, and byname has none yet: for "
+                    "now make such texts with 'byname prompts make', and classify with others.",
+                    stacklevel=3,
+                )
+                return
 
 
 def _texts(part: Prompts, taxonomy: Taxonomy) -> PromptSet:

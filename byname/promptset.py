@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +14,31 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from byname.errors import PromptError, quoted
-from byname.files import write_text
+from byname.files import parse_json, write_text
 from byname.taxonomy import Taxonomy
 
-__all__ = ["Pair", "Prompt", "PromptSet", "Provenance"]
+__all__ = [
+    "UNSEEN",
+    "Pair",
+    "Prompt",
+    "PromptSet",
+    "Provenance",
+    "escape_unseen",
+    "read_json",
+    "safe_json",
+]
+
+# Characters that no reader sees but that change what is seen: control characters, Unicode line
+# ends, marks and overrides of direction, zero-width ones. In JSON they can be written as escapes.
+UNSEEN = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHAPE = (
+    'The format is {"format": "byname-prompts/1", "classes": {id: [{"text": ...}]}}; '
+    "see docs/formats.md."
+)
 
 
 class Prompt(BaseModel):
@@ -108,7 +131,7 @@ class PromptSet(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> PromptSet:
-        """Read the JSON format ``byname-prompts/1``.
+        """Read the JSON format ``byname-prompts/1``; halves of characters become U+FFFD.
 
         Raises
         ------
@@ -117,24 +140,18 @@ class PromptSet(BaseModel):
         """
         path = Path(path)
         asked = f"read the prompts in '{path}'"
+        raw = read_json(path, asked, _SHAPE)
         try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise PromptError(asked, error.strerror or str(error), "Check the path.") from None
-        try:
-            return cls.model_validate_json(raw)
+            return cls.model_validate(raw)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = "/".join(map(str, first["loc"])) or "the file"
-            raise PromptError(
-                asked,
-                f"at {where}: {first['msg']}",
-                'The format is {"format": "byname-prompts/1", "classes": {id: [{"text": ...}]}}; '
-                "see docs/formats.md.",
-            ) from None
+            raise PromptError(asked, f"at {where}: {first['msg']}", _SHAPE) from None
 
     def save(self, path: str | Path) -> None:
         """Write JSON with one text a line, so that two versions can be compared line by line.
+
+        Characters that hide or reorder what stands around them are written as escapes.
 
         Raises
         ------
@@ -142,7 +159,8 @@ class PromptSet(BaseModel):
             Where the file cannot be written; an older one is then still whole.
         """
         path = Path(path)
-        write_text(path, self.model_dump_json(indent=1) + "\n", f"write the prompts to '{path}'")
+        text = escape_unseen(self.model_dump_json(indent=1))
+        write_text(path, text + "\n", f"write the prompts to '{path}'")
 
     def fingerprint(self) -> str:
         """SHA-256 over the texts of every class and pair, in order."""
@@ -269,3 +287,67 @@ def _evened(part: PromptSet) -> PromptSet:
             for prompt, share in zip(prompts, shares, strict=True)
         )
     return part.model_copy(update={"classes": classes})
+
+
+def read_json(path: Path, asked: str, do: str) -> Any:
+    """What a JSON file holds; halves of characters become U+FFFD, since no file can hold them.
+
+    A byte order mark is skipped; a key that stands twice in one object is an error.
+
+    Raises
+    ------
+    PromptError
+        With ``asked`` and ``do``, for a missing file or one that is not JSON.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        raw = parse_json(text, _no_repeated_keys)
+    except OSError as error:
+        raise PromptError(asked, error.strerror or str(error), "Check the path.") from None
+    except PromptError as error:
+        raise PromptError(asked, error.seen, error.do) from None
+    except ValueError as error:
+        raise PromptError(asked, f"it is not JSON: {error}", do) from None
+    return raw if "\\u" not in text else _whole(raw, asked)
+
+
+def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise PromptError("read JSON", f"the key {twice!r} stands twice", "Join the two.")
+    return made
+
+
+def _whole(value: Any, asked: str) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item, asked) for item in value]
+    if isinstance(value, dict):
+        made = {_whole(key, asked): _whole(item, asked) for key, item in value.items()}
+        if len(made) < len(value):
+            raise PromptError(asked, "two keys differ only in halves of characters", "Rename one.")
+        return made
+    return value
+
+
+def safe_json(value: Any, indent: int | None = None) -> str:
+    """JSON in readable Unicode, with escapes for the characters that a reader cannot see.
+
+    Examples
+    --------
+    >>> print(safe_json({"é": "a\\u202eb\\u2028"}))
+    {"é": "a\\u202eb\\u2028"}
+    """
+    return escape_unseen(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def escape_unseen(text: str) -> str:
+    """The same JSON, with escapes for the characters that a reader cannot see."""
+    return UNSEEN.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    # json.dumps leaves DEL as it is.
+    return "\\u007f" if found[0] == "\x7f" else json.dumps(found[0])[1:-1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from byname.errors import OutputError, PromptError, quoted
 from byname.files import write_text
 from byname.names import name_path
 from byname.promptpage import prompt_page
-from byname.promptset import PromptSet
+from byname.promptset import UNSEEN, PromptSet, safe_json
 from byname.taxonomy import Taxonomy
 
 __all__ = ["By", "ExportFormat", "export"]
@@ -27,11 +26,6 @@ __all__ = ["By", "ExportFormat", "export"]
 ExportFormat = Literal["cupl", "csv", "html", "jsonl"]
 By = Literal["name", "path", "id"]
 COLUMNS = ("class_id", "name", "kind", "about", "weight", "level", "text")
-# Characters that no reader sees but that change what is seen: control characters, Unicode line
-# ends, marks and overrides of direction, zero-width ones. In JSON they can be written as escapes.
-_UNSEEN = re.compile(
-    "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
-)
 _BROKEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
@@ -60,18 +54,20 @@ def export(
     Raises
     ------
     PromptError
-        For classes that share a key, and classes that the taxonomy does not have.
+        For classes that share a key or have the id of another as theirs, and classes that the
+        taxonomy does not have.
     OutputError
         For an unknown format, and where the file cannot be written.
 
     Warns
     -----
     UserWarning
-        For weights, levels and pairs, which CuPL's format cannot hold.
+        For kinds, weights, levels, templates, pairs and provenance, which CuPL's format cannot
+        hold.
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
     >>> taxonomy = Taxonomy.from_names(["cat"])
     >>> prompts = PromptSet.from_templates(taxonomy, ["a {}"])
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -111,21 +107,6 @@ def _chosen(path: Path, format: str, by: str, asked: str) -> str:
     return chosen
 
 
-def safe_json(value: Any, indent: int | None = None) -> str:
-    """JSON in readable Unicode, with escapes for the characters that a reader cannot see.
-
-    Examples
-    --------
-    >>> print(safe_json({"é": "a\\u202eb\\u2028"}))
-    {"é": "a\\u202eb\\u2028"}
-    """
-    return _UNSEEN.sub(_escape, json.dumps(value, ensure_ascii=False, indent=indent))
-
-
-def _escape(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
-
-
 def _cupl(prompts: PromptSet, taxonomy: Taxonomy, by: str, asked: str) -> str:
     keys: dict[str, list[str]] = {}
     for class_id in prompts.classes:
@@ -139,16 +120,38 @@ def _cupl(prompts: PromptSet, taxonomy: Taxonomy, by: str, asked: str) -> str:
             + (f"; and {len(clashes) - 1} more keys" if len(clashes) > 1 else ""),
             "Give --by id" + (", or --by path where the paths differ." if by == "name" else "."),
         )
-    texts = [prompt for given in prompts.classes.values() for prompt in given]
-    lost = {
-        "weights": sum(prompt.weight != 1 for prompt in texts),
-        "levels": sum(prompt.level >= 0 for prompt in texts),
-        "pairs": len(prompts.pairs),
-    }
-    if told := [f"{name} ({count})" for name, count in lost.items() if count]:
+    # Read back, a key that is an id means that class, whatever it is the name of.
+    known = set(taxonomy.class_ids)
+    if taken := [key for key, ids in keys.items() if key in known and key != ids[0]]:
+        raise PromptError(
+            asked,
+            f"the {by} {taken[0]!r} of the class {keys[taken[0]][0]!r} is the id of another class"
+            + (f"; and {len(taken) - 1} more" if len(taken) > 1 else ""),
+            "Give --by id.",
+        )
+    if told := _lost(prompts):
         warnings.warn(f"CuPL's format holds no {', '.join(told)}: left out", stacklevel=3)
     made = {key: prompts.texts(ids[0]) for key, ids in keys.items()}
     return safe_json(made, indent=1) + "\n"
+
+
+def _lost(prompts: PromptSet) -> list[str]:
+    """What ``{class: [texts]}`` cannot hold, with counts."""
+    texts = [prompt for given in prompts.classes.values() for prompt in given]
+    counts = {
+        "kinds": sum(prompt.kind != "text" for prompt in texts),
+        "what texts are about": sum(bool(prompt.about) for prompt in texts),
+        "weights": sum(prompt.weight != 1 for prompt in texts),
+        "levels": sum(prompt.level >= 0 for prompt in texts),
+        "templates": sum(prompt.template >= 0 for prompt in texts),
+        "pairs": len(prompts.pairs),
+    }
+    told = [f"{name} ({count})" for name, count in counts.items() if count]
+    origin = prompts.provenance.model_dump(exclude_defaults=True)
+    # What an import notes, the name of the file and its format, is no loss.
+    if set(origin) - {"generator", "imported_as"} or (origin and "imported_as" not in origin):
+        told.append("provenance")
+    return told
 
 
 def _rows(prompts: PromptSet, taxonomy: Taxonomy) -> Iterator[dict[str, Any]]:
@@ -176,6 +179,6 @@ def _csv(prompts: PromptSet, taxonomy: Taxonomy) -> str:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
-    first = _UNSEEN.sub("", value).lstrip()[:1]  # spreadsheets skip space
+    first = UNSEEN.sub("", value).lstrip()[:1]  # spreadsheets skip space
     formula = first in _FORMULA or value.startswith(("\t", "\r"))
     return ("'" if formula else "") + _BROKEN.sub("\ufffd", value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +22,6 @@ Format = Literal["byname", "cupl", "descriptors", "haprompts", "chils", "hie", "
 FORMATS: tuple[Format, ...] = get_args(Format)
 SUBCLASS = "a photo of a {}."  # what a label of a CHiLS set is put into
 _KNOWN = f"Formats: {', '.join(FORMATS)}; see docs/prompt-files.md."
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _ENDS_WELL = re.compile(r"[.!?。！？][\"'”’)\]]*\s*$")
 _SEPARATORS = re.compile(r"[\s_-]+")
 
@@ -48,6 +47,7 @@ def read_format(
     *,
     ignore_extra: bool = False,
     partial: bool = False,
+    on_guess: Callable[[Format, str], None] | None = None,
 ) -> ReadPrompts:
     """The texts of a prompt file in any known format, for the classes of a taxonomy.
 
@@ -62,10 +62,10 @@ def read_format(
         One of ``FORMATS``; docs/prompt-files.md says what each becomes. None: a guess.
     allow_missing : bool
         Give classes without texts "a photo of a {}.", with a warning.
-    ignore_extra : bool
-        Skip keys that are no class, with a warning that names them.
-    partial : bool
-        Classes without texts stay without, and are no error.
+    ignore_extra, partial : bool
+        Skip keys that are no class, with a warning; leave classes without texts without.
+    on_guess : callable, optional
+        Told a guessed format and the evidence, before anything can fail for it.
 
     Raises
     ------
@@ -88,18 +88,26 @@ def read_format(
         raise UsageError(asked, f"there is no format '{format}'", _KNOWN)
     raw = _raw(path, asked)
     kind, why = guess_format(raw, asked) if format is None else (format, "")
+    if why and on_guess is not None:
+        on_guess(kind, why)
     _check_shape(raw, kind, asked)
     if taxonomy is None:
-        keys = PromptSet.load(path).classes if kind == "byname" else raw
-        taxonomy = _own_classes(keys, kind, asked)
-        if kind != "byname":  # names of classes are cleaned, keys are not
-            raw = dict(zip(taxonomy.class_ids, raw.values(), strict=True))
+        taxonomy, raw = _own(path, raw, kind, asked)
     made = _made(path, raw, kind, taxonomy, ignore_extra, asked)
     if partial:
         made = _in_order(made, taxonomy, asked)
     else:
         made = fill_missing(made, taxonomy, allow_missing=allow_missing)
     return ReadPrompts(made, kind, why, taxonomy)
+
+
+def _own(path: Path, raw: Any, kind: Format, asked: str) -> tuple[Taxonomy, Any]:
+    """The classes that the file's own keys make, and what it holds under their ids."""
+    if kind == "byname":
+        return _own_classes(PromptSet.load(path).classes, kind, asked), raw
+    taxonomy = _own_classes(raw, kind, asked)
+    # Names of classes are cleaned, keys are not.
+    return taxonomy, dict(zip(taxonomy.class_ids, raw.values(), strict=True))
 
 
 def _made(
@@ -147,7 +155,20 @@ def guess_format(raw: Any, asked: str = "tell the format") -> tuple[Format, str]
     lists = [value for value in raw.values() if isinstance(value, list) and value]
     if lists and all(isinstance(level, list) for value in lists for level in value):
         return "hie", "each class has lists of texts, one a level"
+    mixed = {key: _has_levels(value) for key, value in raw.items() if isinstance(value, list)}
+    if any(mixed.values()):
+        key = next(key for key, levels in mixed.items() if levels)
+        other = next((key for key, levels in mixed.items() if not levels), key)
+        raise UsageError(
+            asked,
+            f"it mixes shapes: {key!r} has lists of lists, {other!r} texts",
+            "Give every class either texts, or with --format hie a list of texts a level.",
+        )
     return _guess_by_texts(raw, asked)
+
+
+def _has_levels(value: list[Any]) -> bool:
+    return any(isinstance(level, list) for level in value)
 
 
 def _guess_by_texts(raw: dict[str, Any], asked: str) -> tuple[Format, str]:
@@ -192,18 +213,7 @@ def _raw(path: Path, asked: str) -> Any:
     if path.suffix.lower() == ".txt":
         lines = read_text(path, PromptError, asked, "Give one template a line.").splitlines()
         return [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
-    return _whole(read_json(path, asked, _KNOWN))
-
-
-def _whole(value: Any) -> Any:
-    """The same with U+FFFD for halves of characters, which no file can hold."""
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
+    return read_json(path, asked, _KNOWN)
 
 
 def _check_shape(raw: Any, kind: Format, asked: str) -> None:
@@ -242,9 +252,23 @@ def _own_classes(keys: Iterable[str], kind: Format, asked: str) -> Taxonomy:
         if kind == "byname":
             return Taxonomy(Node(key, _fold(key.rpartition(".")[2]) or key) for key in keys)
         names = [key.replace("_", " ") for key in keys]
+        _warn_of_twins(keys)
         return Taxonomy.from_names(names if len(set(names)) == len(names) else keys)
     except TaxonomyError as error:
         raise PromptError(asked, error.seen, "Name each class, or give --classes.") from None
+
+
+def _warn_of_twins(keys: Iterable[str]) -> None:
+    folded: dict[str, list[str]] = {}
+    for key in keys:
+        folded.setdefault(_fold(key), []).append(key)
+    if twins := [given for given in folded.values() if len(given) > 1]:
+        warnings.warn(
+            f"keys that differ only in case, spaces, '_' or '-' make classes of their own: "
+            f"{'; '.join(quoted(given) for given in twins[:3])}"
+            + (f"; and {len(twins) - 3} more" if len(twins) > 3 else ""),
+            stacklevel=4,
+        )
 
 
 def _fold(text: str) -> str:

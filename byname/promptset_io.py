@@ -12,7 +12,7 @@ from typing import Any
 from byname.errors import PromptError, quoted
 from byname.files import guess_delimiter, parse_json
 from byname.names import bearers, name_path
-from byname.promptset import Prompt, PromptSet, Provenance
+from byname.promptset import Prompt, PromptSet, Provenance, read_json
 from byname.taxonomy import Taxonomy
 
 __all__ = [
@@ -282,32 +282,6 @@ def _bytes(path: Path, asked: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PromptError(asked, error.strerror or str(error), "Check the path.") from None
-
-
-def read_json(path: Path, asked: str, do: str) -> Any:
-    """What a JSON file holds; a key that stands twice in one object is an error.
-
-    Raises
-    ------
-    PromptError
-        With ``asked`` and ``do``, for a missing file or one that is not JSON.
-    """
-    try:
-        text = _bytes(path, asked).decode("utf-8-sig")
-        return parse_json(text, _no_repeated_keys)
-    except PromptError as error:
-        raise PromptError(asked, error.seen, error.do) from None
-    except ValueError as error:
-        raise PromptError(asked, f"it is not JSON: {error}", do) from None
-
-
-def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise PromptError("read JSON", f"the key {twice!r} stands twice", "Join the two.")
-    return made
 
 
 def _prompts(value: Any, key: str, asked: str) -> tuple[Prompt, ...]:

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from byname.errors import NeedsError, PromptError
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.stage import PromptMember
-from byname.taxonomy import Taxonomy
+from byname.taxonomy import Node, Taxonomy
 
 __all__ = ["Form", "Query", "QueryMember", "clean_reply", "is_refusal", "query_id"]
 
@@ -32,9 +33,13 @@ _LONE_NUMBER = re.compile(r"(?:^|\n)[ \t]*\(?\d+[.)]*[ \t]*$")
 _CUT_HEADING = re.compile(r"(?:^|\n)(?![ \t]*(?:[-*+_•]|\(?\d))[^\n]*:[ \t]*\(?1[.)]*$")
 _REFUSAL = re.compile(
     r"(?:i['’]?m sorry|i am sorry|sorry[,.]|as an ai\b|unfortunately, i\b"
+    r"|my apologies\b|apologies(?:[,.:;!]| (?:but|for)\b)|i apologi[sz]e\b"
+    r"|i (?:don['’]?t|do not) know\b"
     r"|i(?: am|['’]?m) (?:unable|not able)\b|i can(?:no|['’])t\b)",
     re.IGNORECASE,
 )
+_OPENING = " \t\r\n\"'“*_"
+_AFTER_NAME = re.compile(r"[\s,.;:!]*(?:but\s+)?")
 
 
 def query_id(class_id: str, about: str, kind: str, text: str) -> str:
@@ -111,22 +116,39 @@ class Query:
         return cls(key, class_id, about, kind, text, stop, temperature, max_tokens, form, samples)
 
 
-def is_refusal(reply: str) -> bool:
+def is_refusal(reply: str, names: Sequence[str] = ()) -> bool:
     """Whether a reply begins as those do that give no answer.
+
+    Parameters
+    ----------
+    reply : str
+    names : sequence of str
+        What the class itself is called: "Sorry, Wrong Number" may open an answer.
 
     Examples
     --------
     >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I see a red apple.")
     (True, False)
+    >>> is_refusal("Sorry, Wrong Number is a film.", ["Sorry, Wrong Number"])
+    False
     """
-    return bool(_REFUSAL.match(reply.lstrip(" \t\r\n\"'“*_")))
+    text = reply.lstrip(_OPENING)
+    if not _REFUSAL.match(text):
+        return False
+    for name in sorted(names, key=len, reverse=True):
+        head, rest = text[: len(name)], text[len(name) :]
+        begins = head.casefold() == name.casefold() and not rest[:1].isalnum()
+        # Only of a name that reads as a refusal: a class "I" is no excuse for "I can't help".
+        if begins and _REFUSAL.match(f"{name},"):
+            return bool(_REFUSAL.match(_AFTER_NAME.sub("", rest, count=1)))
+    return True
 
 
-def clean_reply(reply: str) -> str:
+def clean_reply(reply: str, names: Sequence[str] = ()) -> str:
     """The reply without space around it, and without a list number at which it was cut.
 
     A heading of which only the number of the first item follows says nothing of the class, and
-    becomes "".
+    becomes "". A number that ends one of ``names``, what the class itself is called, stays.
 
     Examples
     --------
@@ -134,12 +156,32 @@ def clean_reply(reply: str) -> str:
     ('It is red.', '', '')
     >>> clean_reply("Here are the differences: 1")
     ''
+    >>> clean_reply("A photo of Formula\\n1", ["Formula 1"])
+    'A photo of Formula\\n1'
     """
     # Half a surrogate pair is no text that could be written.
-    whole = reply.encode("utf-8", "replace").decode()
-    text = _CUT_HEADING.sub("", whole.strip()).rstrip()
+    whole = reply.encode("utf-8", "replace").decode().strip()
+    if any(_ends_in(whole, name) for name in names):
+        return whole
+    text = _CUT_HEADING.sub("", whole).rstrip()
     cut = _LONE_NUMBER.sub("", text).rstrip()
     return "" if cut != text and cut.endswith(":") else cut
+
+
+def _ends_in(text: str, name: str) -> bool:
+    """Whether the last words are a name that ends in a number; one of a digit or two is no sign."""
+    if not name[-1:].isdigit() or (len(name) < 3 and name.isdigit()):
+        return False
+    tail = " ".join(text[-2 * len(name) - 50 :].split()).rstrip(" .)").casefold()
+    before = tail.removesuffix(name.casefold())
+    return before != tail and not before[-1:].isalnum()
+
+
+def _said(node: Node) -> tuple[str, ...]:
+    """What a reply may call a class."""
+    told = (node.name, *node.aliases)
+    spaced = (" ".join(name.replace("_", " ").split()) for name in told)
+    return tuple(dict.fromkeys(name for name in (*told, *spaced) if name))
 
 
 class QueryMember(PromptMember):
@@ -153,6 +195,7 @@ class QueryMember(PromptMember):
     """Whether every class is asked about, whatever the classes are."""
     only: frozenset[str] | None = None
     """Ids of the classes to ask about; None for all."""
+    _names: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     @abstractmethod
     def queries(self, taxonomy: Taxonomy) -> Iterator[Query]:
@@ -172,16 +215,26 @@ class QueryMember(PromptMember):
         self, taxonomy: Taxonomy, replies: Mapping[str, Sequence[str]] | None = None
     ) -> Iterator[Query]:
         """The queries, of the classes in ``only``, and those that follow from the replies."""
+        self.meet(taxonomy)
         every = self.queries(taxonomy)
         if replies:
             every = chain(every, self.follow_ups(taxonomy, replies))
         chosen = self.only
         return every if chosen is None else (q for q in every if q.class_id in chosen)
 
+    def meet(self, taxonomy: Taxonomy) -> None:
+        """Learn what the classes are called, for replies are judged by it."""
+        self._names = {leaf.id: _said(leaf) for leaf in taxonomy.classes}
+
+    def names(self, query: Query) -> tuple[str, ...]:
+        """What the class of a query is called, as far as its taxonomy was met."""
+        return self._names.get(query.class_id, ())
+
     def problem(self, query: Query, reply: str) -> str:
         """What is wrong with a reply, so that it is worth to ask again; "" for nothing."""
-        text = clean_reply(reply)
-        return "empty" if not text else "refusal" if is_refusal(text) else ""
+        names = self.names(query)
+        text = clean_reply(reply, names)
+        return "empty" if not text else "refusal" if is_refusal(text, names) else ""
 
     @abstractmethod
     def use_wording(self, raw: Any, source: str) -> None:
@@ -257,6 +310,7 @@ class QueryMember(PromptMember):
         PromptError
             For replies to queries that this member does not ask of this taxonomy.
         """
+        self.meet(taxonomy)
         given: dict[str, list[str]] = {}
         for query, reply in replies:
             given.setdefault(query.id, []).append(reply)
@@ -269,11 +323,12 @@ class QueryMember(PromptMember):
             n_queries += 1
             planned.update(query.id.encode() + b"\n")
             unknown.discard(query.id)
+            names = self.names(query)
             for reply in known.get(query.id, ()):
-                text = clean_reply(reply)
+                text = clean_reply(reply, names)
                 if not text:
                     dropped["number" if reply.strip() else "empty"] += 1
-                elif is_refusal(text):
+                elif is_refusal(text, names):
                     dropped["refusal"] += 1
                 elif (key := (query.class_id, self.repeats(query, text))) in seen:
                     dropped["duplicate"] += 1

@@ -6,16 +6,49 @@ Pure text; the rules are those of the published methods whose files users bring 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from byname.errors import RecipeError
 
-__all__ = ["check_template", "descriptor_sentence"]
+__all__ = ["check_template", "descriptor_sentence", "sentence_ends"]
 
 # Whole words only: "a-frame roof", "used-car smell" and "candles" do not begin with one.
 _IS = re.compile(r"(?:an?|used)(?![\w'’-])", re.IGNORECASE)
 _VERB = re.compile(r"(?:has|often|typically|may|can)(?![\w'’-])", re.IGNORECASE)
 # The released code looks at letters: it has "which is avocado" and "which candles".
 _IS_LETTERS, _VERB_LETTERS = ("a", "used"), ("has", "often", "typically", "may", "can")
+# Look-behinds have a fixed width each, so abbreviations stand together by their lengths.
+_END = re.compile(
+    r"(?<![.!?])(?<!\b[A-Z])(?<!\b[A-Z]\.[A-Z])(?<!\b(?:Dr|Mr|Ms|St|Mt|Ft|vs|cf|al|no|ca))"
+    r"(?<!\b(?:Mrs|e\.g|i\.e|etc|spp|Fig|fig|Col|Gen|Rev|Sgt))(?<!\b(?:Prof|Capt))(?<!\bapprox)"
+    r"(?<!\d)[.!?]+[\"'”’)\]*_]*(?=\s+[^\sa-z])"
+    r"|(?<=\d)[.!?][\"'”’)\]*_]*(?=\s+[A-Z])|[。！？]"
+)
+_POINT = re.compile(r"[.!?。！？]")
+
+
+def sentence_ends(text: str, names: Sequence[str] = ()) -> list[int]:
+    """Where sentences end that another follows; abbreviations and initials end none.
+
+    Parameters
+    ----------
+    text : str
+    names : sequence of str
+        A full stop inside of one of these ("St. Bernard", "Yahoo!") ends none either.
+
+    Examples
+    --------
+    >>> text = "Seen by Dr. A. Fox, e.g. In May. It is red."
+    >>> [text[:end] for end in sentence_ends(text)]
+    ['Seen by Dr. A. Fox, e.g. In May.']
+    >>> sentence_ends("Seen at Yahoo! Mail"), sentence_ends("Seen at Yahoo! Mail", ["yahoo! mail"])
+    ([14], [])
+    """
+    for name in names:
+        if _POINT.search(name):
+            own = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+            text = own.sub(lambda found: "x" * len(found[0]), text)
+    return [found.end() for found in _END.finditer(text)]
 
 
 def check_template(template: str) -> None:

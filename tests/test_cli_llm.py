@@ -79,7 +79,7 @@ def test_missing_replies_are_told_and_asked_for_again(run: Run) -> None:  # noqa
         told = run(*HAPROMPTS, "--llm-url", server.url, "-o", "p.json")
         assert told.code == 2
         assert "no texts for 1 of 3 classes: 'dairy.milk'" in told.err
-        assert "replies are missing, first for 'dairy.milk': too long for the model" in told.err
+        assert "4 replies are missing, first for 'dairy.milk': too long for the model" in told.err
         broken["on"] = False
         before = len(server.asked)
         told = run(*HAPROMPTS, "--llm-url", server.url, "-o", "p.json")
@@ -120,7 +120,7 @@ def test_batch_files(run: Run) -> None:  # noqa: F811
     Path("o.jsonl").write_text("".join(json.dumps(line) + "\n" for line in reversed(out[1:])))
     told = run(*HAPROMPTS, "--ingest-batch", "o.jsonl", "-o", "p.json", "--model", "gpt-x")
     assert told.code == 0, told.err
-    assert "warning: 1 of 14 queries have no reply" in told.err
+    assert "warning: 1 of 14 queries lack replies" in told.err
     assert "13 texts of 3 classes" in told.err
 
 
@@ -183,3 +183,68 @@ def test_bad_arguments(run: Run, arguments: tuple[str, ...], words: str) -> None
     assert (told.code, told.out) == (2, "")
     assert words in told.err
     assert not Path("p.json").exists()
+
+
+def test_samples_that_are_missing_are_asked_for_on_the_next_run(run: Run) -> None:  # noqa: F811
+    with Server() as server:
+        for samples, calls in ((2, 12), (5, 30)):
+            style = ("prompts", "make", "--style", f"cupl[samples={samples}]", "-c", "cat,dog")
+            assert run(*style, "--llm-url", server.url, "-o", "p.json").code == 0
+            assert len(server.asked) == calls
+
+
+def test_missing_samples_only_are_asked_for(run: Run) -> None:  # noqa: F811
+    cupl = ("prompts", "make", "--style", "cupl[samples=3]", "-c", "cat,dog")
+    run(*cupl, "--emit", "q.jsonl")
+    first, second, *_ = lines("q.jsonl")
+    answers = [(first, "It is a cat."), (first, ""), (second, "It is big."), (second, "It is red.")]
+    Path("r.jsonl").write_text(
+        "".join(json.dumps({"id": q["id"], "reply": text}) + "\n" for q, text in answers)
+    )
+    told = run(*cupl, "--replies", "r.jsonl", "--emit", "left.jsonl")
+    assert "warning: 1 reply is blank" in told.err
+    assert [q["samples"] for q in lines("left.jsonl")] == [2, 1, 3, 3, 3, 3]
+    told = run(*cupl, "--replies", "r.jsonl", "-o", "p.json")
+    assert "warning: 6 of 6 queries lack replies" in told.err
+    told = run(*cupl, "--replies", "r.jsonl", "--emit-batch", "b.jsonl", "--llm-model", "m")
+    assert "15 requests in 1 file" in told.err
+    with Server() as server:
+        told = run(*cupl, "--replies", "r.jsonl", "--llm-url", server.url, "--dry-run")
+        assert "calls: 15 (0 replies in the cache)" in told.out
+        told = run(*cupl, "--replies", "r.jsonl", "--llm-url", server.url, "-o", "p.json")
+        assert (told.code, len(server.asked)) == (0, 15), told.err
+    made = json.loads(Path("p.json").read_text())
+    assert {"It is a cat.", "It is big.", "It is red."} <= {
+        p["text"] for prompts in made["classes"].values() for p in prompts
+    }
+
+
+def test_the_guard_holds_over_all_rounds(run: Run) -> None:  # noqa: F811
+    sounds = ("prompts", "make", "--style", "sounds[n=2]", "-c", "cat,dog,cow")
+    with Server() as server:
+        told = run(*sounds, "--llm-url", server.url, "--max-calls", "5", "-o", "p.json")
+        assert told.code == 0, told.err
+        assert len(server.asked) == 5
+        assert "1 reply is missing" in told.err
+        assert "the limit of 5 calls is reached" in told.err
+        told = run(*sounds, "--llm-url", server.url, "--dry-run")
+        assert "calls: 1 (5 replies in the cache)" in told.out, "the second round is known"
+        told = run(*sounds, "--llm-url", server.url, "--dry-run", "--max-calls", "0")
+        assert "more calls than --max-calls 0" in told.out
+        run(*sounds, "--llm-url", server.url, "-o", "p.json")
+        assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize("option", ["--emit", "-o"])
+def test_a_folder_is_no_output(run: Run, option: str) -> None:  # noqa: F811
+    Path("f.json").mkdir()
+    told = run(*HAPROMPTS, option, "f.json")
+    assert (told.code, "it is a folder" in told.err) == (2, True)
+
+
+def test_only_by_quoted_names(run: Run) -> None:  # noqa: F811
+    Path("c.csv").write_text('id,name\na,"Fish, smoked"\nb,Ham\n')
+    asked = ("prompts", "make", "--style", "descriptors", "-c", "c.csv", "--dry-run", "--only")
+    assert run(*asked, '"Fish, smoked",Ham').out.splitlines()[-1] == "queries: 2"
+    assert "it names no class" in run(*asked, ",").err
+    assert "there is no such file" in run(*asked, "none.json").err

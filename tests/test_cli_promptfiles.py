@@ -127,9 +127,9 @@ def test_check_writes_the_clean_set(run: Run) -> None:
     ]
     made = PromptSet.load("clean.json")
     assert made.texts("dog") == ["A dog is a docile animal that barks."]
-    dropped = run("check", "clean.json", "--drop", "moderation", "-o", "clean.json")
+    dropped = run("check", "clean.json", "--drop", "moderation", "-o", "again.json")
     assert "texts: dropped 1, cut 0" in dropped.err
-    assert list(PromptSet.load("clean.json").classes) == ["cat"]
+    assert list(PromptSet.load("again.json").classes) == ["cat"]
 
 
 def test_check_shows_the_worst_thirty(run: Run) -> None:
@@ -279,6 +279,38 @@ def test_merge(run: Run) -> None:
     again = Path("m.json").read_bytes()
     run("merge", "p.json", "p.json", "--mix", "equal", "-o", "m.json", "-c", "eel,dog,cat")
     assert Path("m.json").read_bytes() == again
+
+
+def test_no_input_is_written_over(run: Run) -> None:
+    run("import", "pets.json", "--format", "cupl", "-o", "p.json")
+    write("tree.json", ["cat", "dog", "eel"])
+    before = {name: Path(name).read_bytes() for name in ("p.json", "tree.json")}
+    Path("link.json").symlink_to("p.json")
+    Path("hard.json").hardlink_to("p.json")
+    for verb in (("export", "p.json"), ("merge", "tree.json", "p.json"), ("check", "p.json")):
+        for name in ("p.json", "./p.json", "link.json", "hard.json"):
+            told = run(*verb, "-o", name)
+            assert (told.code, told.out) == (2, "")
+            assert "it is the input 'p.json'. Give the output another name." in told.err
+    for verb in ("import", "export", "check"):
+        told = run(verb, "p.json", "-c", "tree.json", "-o", "tree.json")
+        assert "it is the input 'tree.json'" in told.err
+    assert {name: Path(name).read_bytes() for name in before} == before
+    assert Path("link.json").is_symlink()
+
+
+def test_the_guess_is_told_before_what_fails_for_it(run: Run) -> None:
+    path = write("d.json", {"hen": ["red comb"], "cow": ["two horns"]})
+    told = run("import", path, "-c", "hen,cow,owl", "-o", "out.json")
+    assert told.code == 2
+    assert told.err.index("'d.json': guessed descriptors") < told.err.index("no texts for 1 of 3")
+
+
+def test_export_to_cupl_says_what_is_lost(run: Run) -> None:
+    run("import", write("t.json", ["a {}"]), "-c", "cat,dog", "-o", "t.out.json")
+    told = run("export", "t.out.json", "-o", "x.json")
+    assert (told.code, told.out) == (0, "")
+    assert "CuPL's format holds no kinds (2), templates (2): left out" in told.err
 
 
 def test_show(run: Run) -> None:

@@ -124,13 +124,14 @@ def collect(run: Run, given: list[Any], *more: str) -> Result:
 def test_unanswered_queries(run: Run, replies: list[dict[str, Any]]) -> None:
     told = collect(run, replies[1:])
     assert told.code == 0
-    assert "warning: 1 of 9 queries have no reply" in told.err
+    assert "warning: 1 of 9 queries lack replies" in told.err
     some = [item for item in replies if item["of"] != "milk"]
     told = collect(run, some)
     assert told.code == 2
     assert told.err.splitlines()[-1] == (
         "error: cannot match the prompts with the classes: no texts for 1 of 3 classes: "
-        "'dairy.milk'. Answer their queries, or add --allow-missing to give them a template."
+        "'dairy.milk'. Answer their queries (again: --fresh --only THEM), or add --allow-missing "
+        "to give them a template."
     )
     told = collect(run, some, "--allow-missing")
     assert told.code == 0
@@ -145,7 +146,8 @@ def test_replies_that_say_nothing_are_dropped_and_counted(
     replies[0]["reply"], replies[1]["reply"], replies[2]["reply"] = "1", " ", "same"
     replies[5]["reply"] = replies[4]["reply"]
     told = collect(run, replies)
-    assert "dropped replies: 1 empty, 1 number, 1 duplicate" in told.err
+    assert "dropped replies: 1 number, 1 duplicate" in told.err
+    assert "warning: 1 reply is blank" in told.err
     assert "6 texts of 3 classes -> p.json" in told.err
 
 
@@ -211,6 +213,56 @@ def test_bad_arguments(run: Run, arguments: tuple[str, ...], words: str) -> None
     assert told.err.startswith("error: ")
     assert words in told.err
     assert len(told.err.splitlines()) == 1
+
+
+def given(run: Run, *arguments: str, reply: str) -> Result:
+    """Every query of a style answered in the same way."""
+    run("prompts", "make", *arguments, "--emit", "q.jsonl")
+    told = [json.dumps({"id": q["id"], "reply": reply}) for q in lines("q.jsonl")]
+    Path("r.jsonl").write_text("\n".join(told))
+    return run("prompts", "make", *arguments, "--replies", "r.jsonl", "-o", "p.json")
+
+
+@pytest.mark.parametrize(
+    "style, reply, seen",
+    [
+        ("contrast", "A:\n- red", "1 reply makes no text: dropped answers: 1 pair with one side"),
+        ("descriptors", "I don't know.", "2 replies make no text: dropped replies: 2 refusal"),
+        ("cupl", "Here you are:", "6 replies make no text: dropped answers: 6 no sentence"),
+    ],
+)
+def test_replies_without_any_text_write_nothing(
+    run: Run, style: str, reply: str, seen: str
+) -> None:
+    told = given(run, "--style", style, "-c", "cat,dog", reply=reply)
+    assert (told.code, seen in told.err) == (2, True)
+    assert "another model" in told.err
+    assert not Path("p.json").exists()
+
+
+def test_answers_that_are_lost_are_told(run: Run) -> None:
+    told = given(run, "--style", "sounds", "-c", "cat,dog", reply="- ?")
+    assert (told.code, "dropped answers: 2 no list" in told.err) == (0, True)
+    told = given(run, "--style", "concept", "-c", "cat,dog", reply="I'm sorry, no.")
+    assert told.code == 0
+    assert "dropped replies: 1 refusal" in told.err
+    assert "warning: no concept was found; the texts are those of the plain template" in told.err
+    told = given(run, "--style", "concept", "-c", "cat,dog", reply="pets")
+    assert "concept" not in told.err
+
+
+def test_wordings_are_checked_when_they_are_read(run: Run) -> None:
+    Path("w.json").write_text('{"path_0": {"text": "\\ud800 {leaf}"}}')
+    for style in ("haprompts", "atg", "contexts", "states"):
+        told = run(
+            "prompts", "make", "--style", style, "-c", "cat,dog", "--wording", "w.json", "--dry-run"
+        )
+        assert told.code == 2
+        assert "'w.json'" in told.err
+        assert "which is no whole character" in told.err
+    fixed = ("--style", "wordnet[lexicon=none-such:1]", "--wording", "w.json", "--dry-run")
+    told = run("prompts", "make", "-c", "cat,dog", *fixed)
+    assert (told.code, "its wording is fixed" in told.err) == (2, True)
 
 
 def test_styles_that_ask_nobody(run: Run) -> None:

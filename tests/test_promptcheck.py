@@ -151,6 +151,19 @@ def test_huge_texts_take_no_time() -> None:
 # -- names
 
 
+@pytest.mark.parametrize(
+    "one, many",
+    [
+        ("knife", "knives"), ("leaf", "leaves"), ("wolf", "wolves"), ("glove", "gloves"),
+        ("olive", "olives"), ("bus", "buses"), ("walrus", "walruses"), ("house", "houses"),
+        ("berry", "berries"), ("movie", "movies"), ("box", "boxes"), ("potato", "potatoes"),
+        ("brush", "brushes"), ("glass", "glasses"), ("giraffe", "giraffes"), ("axe", "axes"),
+    ],
+)  # fmt: skip
+def test_plurals(one: str, many: str) -> None:
+    assert words_of(one) == words_of(many)
+
+
 def test_words_of_a_text() -> None:
     assert words_of("Crêpes, BERRIES; cookies & shoes") == words_of("crepe berry cookie shoe")
     assert words_of("Cre\u0302pe") == ["crepe"]
@@ -254,6 +267,82 @@ def test_notes_can_drop() -> None:
     assert clean(prompts, report).texts("cat") == ["A cat."]
     with pytest.raises(UsageError, match="cannot drop texts with 'ugly': there is no such kind"):
         check(prompts, CAT, drop=["ugly"])
+
+
+@pytest.mark.parametrize(
+    "text, kind",
+    [
+        ("A cat\u202e purrs.", "hidden"),
+        ("It is a soft cat. 1. fur 2. paws", "enumeration"),
+        ("A  soft cat.", "space"),
+        (LONG * 2 + "It is", "unfinished"),
+        ("A cat with a long tail.", "too_long"),
+        ("A soft cat.\n\n1", "number"),
+    ],
+)
+def test_what_is_mended_can_be_dropped_too(text: str, kind: str) -> None:
+    context = 3 if kind == "too_long" else 1000
+    prompts = one_class("A cat.", text)
+    mended = check(prompts, CAT, count_tokens=words, context=context)
+    assert (kind, 2) in {(f.kind, f.number) for f in mended.findings}
+    assert len(clean(prompts, mended).texts("cat")) == 2
+    report = check(prompts, CAT, count_tokens=words, context=context, drop=[kind])
+    assert [f.action for f in report.findings if f.kind == kind] == ["drop"]
+    assert clean(prompts, report).texts("cat") == ["A cat."]
+    assert report.changed()["dropped"] == 1
+
+
+def test_what_a_text_is_about_is_cleaned() -> None:
+    node = Taxonomy([Node("a\u200eb", "cat")])
+    wanted = {
+        "a\u200eb": "a\u200eb",  # the id of a node
+        "fur\u202e\x07 of\na cat": "fur of a cat",
+        "fur of a " + "long " * 50: ("fur of a " + "long " * 38).strip(),
+        "x" * 300: "x" * 200,
+        "fur": "fur",
+    }
+    prompts = PromptSet(
+        classes={
+            "a\u200eb": tuple(Prompt(text=f"a cat {i}", about=a) for i, a in enumerate(wanted))
+        }
+    )
+    report = check(prompts, node)
+    assert [(f.number, f.action) for f in report.findings if f.kind == "about"] == [
+        (2, "fix"), (3, "fix"), (4, "fix")]  # fmt: skip
+    made = clean(prompts, report).classes["a\u200eb"]
+    assert [p.about for p in made] == list(wanted.values())
+    assert max(len(p.about) for p in made) <= 200
+    assert [p.text for p in made] == prompts.texts("a\u200eb")
+    assert len(clean(prompts, check(prompts, node, drop=["about"])).texts("a\u200eb")) == 2
+
+
+@pytest.mark.parametrize(
+    "name, text, left",
+    [
+        ("1. FC Köln", "1. FC Köln has a red badge. 2. Bundesliga is below.", True),
+        ("1. FC Köln", "The badge of: 1. FC Köln", True),
+        ("Boeing 747", "a photo of a\nboeing\n747", True),
+        ("Boeing 747", "a photo:\nBoeing_747", True),
+        ("Formula 1", "A car of\nFormula\n1", True),
+        ("Sorry, Wrong Number", "Sorry, Wrong Number is a film.", True),
+        ("Sorry, Wrong Number", "Sorry, wrong number; I cannot help.", False),
+        ("Formula 1", "Formula 1 looks as follows:\n\n1", False),
+        ("Formula 1", "Sorry, I cannot help with Formula 1.", False),
+    ],
+)
+def test_the_rules_do_not_see_a_class_s_own_name(name: str, text: str, left: bool) -> None:
+    for node in (Node("x", name), Node("x", "other", aliases=(name,))):
+        prompts = PromptSet(classes={"x": (Prompt(text=text),)})
+        report = check(prompts, Taxonomy([node]))
+        assert {f.kind for f in report.findings} <= ({"space"} if left else {"number", "refusal"})
+        assert report.mended == ((" ".join(text.split()),) if left else (None,))
+
+
+def test_a_numbered_list_about_a_class_with_a_number() -> None:
+    found = list(flaws("A Boeing 747 has wings. 1. Engines 2. A hump", False, ("Boeing 747",)))
+    assert [(f.kind, f.new) for f in found] == [("enumeration", "A Boeing 747 has wings.")]
+    # Characters of private use are no digits, whatever a text holds.
+    assert list(flaws("\ue001 Boeing 747", False, ("Boeing 747",))) == []
 
 
 def test_a_report_is_about_one_set() -> None:

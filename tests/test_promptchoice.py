@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,13 @@ def test_a_mapping_of_texts_and_what_is_none() -> None:
     assert list(made.classes) == ["cat", "dog"]
     with pytest.raises(PromptError, match=r"they are a int\. Give a member's name"):
         chosen_prompts(7, PETS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chosen", ["anomaly", "presence"])
+def test_texts_of_two_states_are_no_texts_of_a_class(chosen: str) -> None:
+    with pytest.warns(UserWarning, match="averaged into one vector, which says nothing of either"):
+        made = chosen_prompts(f"states[set={chosen}]", PETS)
+    normal = {i: [p for p in told if p.kind == told[0].kind] for i, told in made.classes.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chosen_prompts(PromptSet(classes=normal), PETS)

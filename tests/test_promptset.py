@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,47 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_unseen_characters_are_saved_as_escapes(tmp_path: Path) -> None:
+    text = "a cat \u202egnp.exe\u202c \u2066x\u2069 \u200b\x07\x7f \U000e0041 \ufffa é 猫"
+    made = PromptSet(
+        classes={"c\u200ft": (Prompt(text=text, about=text),)},
+        pairs=(Pair(a="a\u2067", b="b", texts=(text,)),),
+        provenance=Provenance(generator=text),
+    )
+    made.save(tmp_path / "p.json")
+    raw = (tmp_path / "p.json").read_text(encoding="utf-8")
+    assert {c for c in raw if not c.isprintable()} == {"\n"}
+    assert "\\u202egnp.exe" in raw
+    assert "é 猫" in raw
+    assert PromptSet.load(tmp_path / "p.json") == made
+
+
+def test_fifty_thousand_texts_are_saved_and_loaded_fast(tmp_path: Path) -> None:
+    texts = tuple(Prompt(text=f"A photo of ça \u202e number {i}. " * 3) for i in range(50_000))
+    start = time.process_time()
+    PromptSet(classes={"a": texts}).save(tmp_path / "p.json")
+    assert PromptSet.load(tmp_path / "p.json").classes["a"] == texts
+    assert time.process_time() - start < 3
+
+
+def test_a_byte_order_mark_and_half_characters(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_bytes(b'\xef\xbb\xbf{"classes": {"a": [{"text": "x\\ud800y \\ud83d\\ude00"}]}}')
+    assert PromptSet.load(path).texts("a") == ["x\ufffdy \U0001f600"]
+    path.write_bytes(b'{"classes": {"a": [{"text": "x"}], "a": [{"text": "y"}]}}')
+    with pytest.raises(PromptError, match="the key 'a' stands twice"):
+        PromptSet.load(path)
+    path.write_bytes(b'{"classes": {"a\\ud800": [{"text": "x"}], "a\\udfff": [{"text": "y"}]}}')
+    with pytest.raises(PromptError, match="two keys differ only in halves of characters"):
+        PromptSet.load(path)
+
+
 @pytest.mark.parametrize(
     "content, seen",
     [
-        (b"", "at the file: Invalid JSON"),
-        (b"{", "at the file: Invalid JSON"),
-        (b"\xff\xfe{}", "at the file: Invalid JSON"),
+        (b"", "it is not JSON: "),
+        (b"{", "it is not JSON: "),
+        (b"\xff\xfe{}", "it is not JSON: "),
         (b"[]", "at the file: "),
         (b"{}", "at classes: Field required"),
         (b'{"classes": {"a": ["text"]}}', "at classes/a/0: "),

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from byname.classtexts import class_texts
 from byname.errors import BynameError, OutputError, PromptError, UsageError
-from byname.promptset import Pair, Prompt, PromptSet, Provenance
-from byname.promptset_export import export, safe_json
+from byname.promptset import Pair, Prompt, PromptSet, Provenance, safe_json
+from byname.promptset_export import export
 from byname.promptset_formats import guess_format, read_format
 from byname.stage import Batch, State
 from byname.taxonomy import Node, Taxonomy
@@ -256,6 +256,23 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_format(write(tmp_path / "c.json", {"crane": ["x"]}), CRANES, "cupl")
 
 
+@pytest.mark.parametrize("other", [["red comb"], ["x", ["y"]], []])
+def test_mixed_shapes_are_said(tmp_path: Path, other: list[Any]) -> None:
+    path = write(
+        tmp_path / "p.json", {"cow": ["two horns"], "cat": [["soft"], ["fur"]], "o": other}
+    )
+    with pytest.raises(UsageError, match="it mixes shapes: 'cat' has lists of lists, 'cow' texts"):
+        read_format(path)
+    with pytest.raises(PromptError, match="'cat' has lists of lists, as 'hie' has and 'cupl' has"):
+        read_format(path, format="cupl")
+
+
+def test_keys_that_look_alike_are_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", {"cat": ["a"], "Cat": ["b"], "cat ": ["c"], "dog": ["d"]})
+    with pytest.warns(UserWarning, match="make classes of their own: 'cat', 'Cat', 'cat '$"):
+        assert len(read_format(path, format="cupl").taxonomy) == 3 + 1
+
+
 def test_half_characters_become_replacements(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text('{"cat": ["a \\ud800 cat"]}')
@@ -298,6 +315,24 @@ def test_cupl_and_back(tmp_path: Path) -> None:
         assert list(json.loads((tmp_path / "c.json").read_text())) == keys
         assert read_back(tmp_path / "c.json", CRANES).texts("t.c") == made.texts("t.c")
     assert "é" in (tmp_path / "c.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("by", ["name", "path"])
+def test_a_name_that_is_the_id_of_another_class(tmp_path: Path, by: str) -> None:
+    sides = Taxonomy([Node("left", "right"), Node("right", "left")])
+    made = PromptSet(classes={i: (Prompt(text=f"of {i}"),) for i in sides.class_ids})
+    with pytest.raises(PromptError, match="'right' of the class 'left' is the id of another") as e:
+        export(made, sides, tmp_path / "c.json", "cupl", by)
+    assert e.value.do == "Give --by id."
+    assert not list(tmp_path.iterdir())
+    export(made, sides, tmp_path / "c.json", "cupl", "id")
+    assert read_back(tmp_path / "c.json", sides).classes == made.classes
+
+
+def test_provenance_that_is_lost_is_said(tmp_path: Path) -> None:
+    made = PromptSet.from_templates(PETS, ["a {}"], generator="me")
+    with pytest.warns(UserWarning, match=r"no kinds \(2\), templates \(2\), provenance: left out"):
+        export(made, PETS, tmp_path / "c.json")
 
 
 def test_what_cupl_cannot_hold_is_said(tmp_path: Path) -> None:

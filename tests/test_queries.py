@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from byname.errors import NeedsError, PromptError
 from byname.queries import Query, QueryMember, clean_reply, query_id
-from byname.taxonomy import Taxonomy
+from byname.taxonomy import Node, Taxonomy
 
 TAXONOMY = Taxonomy.from_names(["cat", "dog"])
 
@@ -121,6 +121,11 @@ def test_the_base_class_has_no_queries() -> None:
         "I cannot tell",
         "I am unable to do that.",
         "Unfortunately, I know no such thing.",
+        "Apologies, I have no such knowledge.",
+        "My apologies for that.",
+        "I apologise, no.",
+        "I don't know.",
+        "I do not know what that is.",
     ],
 )
 def test_refusals_are_dropped_and_counted(reply: str) -> None:
@@ -130,7 +135,14 @@ def test_refusals_are_dropped_and_counted(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A sorry sight.", "I can see it.", "As an aid it is red.", "I cantilever."]
+    "text",
+    [
+        "A sorry sight.",
+        "I can see it.",
+        "As an aid it is red.",
+        "I cantilever.",
+        "Apologies are said.",
+    ],
 )
 def test_what_is_no_refusal(text: str) -> None:
     assert Two().collect(TAXONOMY, [(ASKED[0], text)]).texts("cat") == [text]
@@ -138,3 +150,31 @@ def test_what_is_no_refusal(text: str) -> None:
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
     assert clean_reply("red \ud800 wings") == "red ? wings"
+
+
+SORRY = "Sorry, Wrong Number"
+
+
+@pytest.mark.parametrize(
+    "node, reply, kept",
+    [
+        (Node("c", SORRY), f"{SORRY} is a film poster.", True),
+        (Node("c", "film", aliases=(SORRY,)), f'"{SORRY}" is a film poster.', True),
+        (Node("c", SORRY), "Sorry, I can't help with that.", False),
+        (Node("c", "Sorry"), "Sorry, but I can't help with that.", False),
+        (Node("c", "I"), "I can't help with that.", False),
+        (Node("c", "Formula 1"), "A photo of Formula\n1", True),
+        (Node("c", "Boeing_747"), "Boeing\n747.", True),
+        (Node("c", "911"), "911", True),
+        (Node("c", "1"), "1", False),
+        (Node("c", "Formula 1"), "Here is what tells it:\n\n1.", False),
+    ],
+)
+def test_the_name_of_the_class_is_no_refusal_and_no_number_of_a_list(
+    node: Node, reply: str, kept: bool
+) -> None:
+    member, one = Two(), Taxonomy([node])
+    asked = next(member.asked(one))
+    assert bool(member.problem(asked, reply)) is not kept
+    made = Two().collect(one, [(asked, reply)])
+    assert [p.text for given in made.classes.values() for p in given] == [reply] * kept

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import ipaddress
 import json
 import os
 import re
 import warnings
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any, NoReturn
+from unicodedata import category
 from urllib.parse import quote
 
 import httpx
 
 from byname.errors import BynameError, UsageError
 
-__all__ = ["Key", "LLMError", "base_url", "find_key", "is_loopback", "one_line"]
+__all__ = ["Key", "LLMError", "as_it_is", "base_url", "find_key", "is_loopback", "one_line"]
 
 _ENDINGS = ("/chat/completions", "/completions", "/models")
 _HOME = (".local", ".lan", ".internal", ".home.arpa")
@@ -43,16 +47,22 @@ class Key:
     ([key], 'wrong: [key]', 'wrong: [key]')
     """
 
-    __slots__ = ("_forms", "_value")
+    __slots__ = ("_forms", "_value", "_whole")
 
     def __init__(self, value: str = "") -> None:
         self._value = value
         # As other text may hold it: as it is, and in JSON, HTML and addresses.
         forms = {value, json.dumps(value)[1:-1], html.escape(value), quote(value, safe="")}
-        patterns = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]
-        if len(value) >= 8:  # servers show the ends of a key, with stars between
-            patterns.append(re.escape(value[:3]) + r"[^\s\"'<>*]*\*[^\s\"'<>]*")
-        self._forms = re.compile("|".join(patterns)) if value else None
+        packed = _base64_forms(value) if len(value) >= 8 else set()
+        patterns = [re.escape(form) for form in sorted(forms | packed, key=len, reverse=True)]
+        if len(value) >= 8:  # servers show the ends of a key, with stars or dots between
+            masked = r"[^\s\"'<>*…]{0,200}(?:[*…]|\.\.\.)[^\s\"'<>]{0,200}"
+            patterns.append(re.escape(value[:3]) + masked)
+            patterns.append(r"(?:\*\*|…|\.\.\.)" + re.escape(value[-4:]))
+        any_case = re.IGNORECASE if len(value) >= 8 else 0
+        self._forms = re.compile("|".join(patterns), any_case) if value else None
+        secret = len(value) >= 8 and value not in _NO_SECRETS
+        self._whole = (value, *(packed if len(value) >= 20 else ())) if secret else ()
 
     def __repr__(self) -> str:
         return "[key]" if self._value else "[no key]"
@@ -68,24 +78,95 @@ class Key:
         return {"Authorization": f"Bearer {self._value}"} if self._value else {}
 
     def hide(self, text: str) -> str:
-        """The text with "[key]" wherever it holds the key."""
-        return self._forms.sub("[key]", text) if self._forms else text
+        """Text of an error, with "[key]" for the key, its forms, and long beginnings and ends.
+
+        Characters that are not seen, with which a key could be broken up, are left out.
+        """
+        if self._forms is None:
+            return text
+        text = self._forms.sub("[key]", _seen(text))
+        if len(self._value) < _RUN:
+            return text
+        size, back = len(text), self._value[::-1]
+        ends = ((size - b, size - a) for a, b in _runs(text[::-1], back))
+        parts, at = [], 0
+        for start, end in sorted([*_runs(text, self._value), *ends]):
+            if start >= at:
+                parts += [text[at:start], "[key]"]
+            at = max(at, end)
+        return "".join([*parts, text[at:]])
 
     def hide_in_reply(self, text: str) -> str:
-        """As :meth:`hide`; keys such as "none", which servers without keys are given, may stay."""
-        return self.hide(text) if len(self._value) >= 8 else text
+        """Text of a reply, which is kept as it is but for the whole key.
+
+        Keys such as "none" or "not-needed", which servers without keys are given, stay.
+        """
+        for form in self._whole:
+            text = text.replace(form, "[key]")
+        return text
+
+    def is_in(self, text: str) -> bool:
+        """Whether a short text, such as a name, would show the key or much of it."""
+        long = len(self._value) >= 20 and self.hide(text) != _seen(text)
+        return long or self.hide_in_reply(text) != text
 
 
-def one_line(text: object, most: int = 300) -> str:
+_RUN = 8  # as many characters of a key's beginning or end are too many
+_NO_SECRETS = frozenset(
+    ("not-needed", "not-required", "no-key-required", "sk-no-key-required", "lm-studio")
+)
+"""Keys that documentation names for servers that want none."""
+
+
+def _base64_forms(value: str) -> set[str]:
+    """The characters that base64 has for the value, wherever in a longer text it begins."""
+    forms = set()
+    for before, start in enumerate((0, 2, 3)):
+        data = bytes(before) + value.encode()
+        packed = base64.b64encode(data).decode()[start : 8 * len(data) // 6]
+        forms |= {packed, packed.translate(str.maketrans("+/", "-_"))}
+    return forms
+
+
+def _seen(text: str) -> str:
+    """The text without control and zero-width characters."""
+    if text.isprintable():
+        return text
+    return "".join(c for c in text if c in "\n\r\t" or category(c) not in ("Cc", "Cf"))
+
+
+def _runs(text: str, value: str) -> Iterator[tuple[int, int]]:
+    """Where the text has the beginning of the value, in any case, and how far."""
+    head = re.compile(re.escape(value[:_RUN]), re.IGNORECASE)
+    at = 0
+    while found := head.search(text, at):
+        start = found.start()
+        same = zip(text[start : start + len(value)], value, strict=False)
+        shared = takewhile(lambda pair: pair[0].lower() == pair[1].lower(), same)
+        at = max(found.end(), start + sum(1 for _ in shared))
+        yield start, at
+
+
+_LOOKED_AT = 100_000  # characters of a foreign text that may come to be shown
+
+
+def as_it_is(text: str) -> str:
+    """Hides nothing."""
+    return text
+
+
+def one_line(text: object, most: int = 300, hide: Callable[[str], str] = as_it_is) -> str:
     """Foreign text for a message: one line, nothing that a terminal obeys, and not too long.
+
+    ``hide`` takes the key out, before the text is cut and again after.
 
     Examples
     --------
     >>> one_line("a\\n\\x1b[31mb")
     'a [31mb'
     """
-    shown = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * most])
-    shown = " ".join(shown.split())
+    shown = "".join(c if c.isprintable() else " " for c in hide(str(text)[:_LOOKED_AT])[: 4 * most])
+    shown = hide(" ".join(shown.split()))
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
@@ -111,10 +192,14 @@ def base_url(url: str) -> str:
         raise UsageError("use this LLM address", seen, "Put the key in BYNAME_LLM_KEY.")
     try:
         parsed = httpx.URL(url.strip())
+        host, port = parsed.host, parsed.port  # names in other scripts are decoded here
     except (httpx.InvalidURL, ValueError, TypeError) as error:
         raise UsageError(f"use the LLM address {one_line(url)!r}", one_line(error), do) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         seen = "it does not begin with http:// or https:// and a host"
+        raise UsageError(f"use the LLM address {one_line(url)!r}", seen, do)
+    if port is not None and not 1 <= port <= 65535:
+        seen = f"there is no port {port}"
         raise UsageError(f"use the LLM address {one_line(url)!r}", seen, do)
     text = str(parsed).rstrip("/")
     for ending in _ENDINGS:
@@ -144,6 +229,14 @@ def _is_near(host: str) -> bool:
         return is_loopback(host) or "." not in host or host.endswith(_HOME)
 
 
+def _variable(name: str) -> str:
+    """The name of a variable, unless it may be the key itself, given by mistake."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,60}", name)
+    begun = re.match(r"(?:sk|gsk|hf|xai|ghp|pplx|r8)[_-]", name)
+    random = len(name) > 20 and re.search(r"\d", name) and re.search(r"[a-z]", name)
+    return repr(name) if plain and not begun and not random else "the name given"
+
+
 def find_key(url: str, key_env: str | None = None) -> Key:
     """The key for the server at a :func:`base_url`, from the environment.
 
@@ -163,7 +256,7 @@ def find_key(url: str, key_env: str | None = None) -> Key:
     if name is None:
         if key_env:
             raise UsageError(
-                f"take the LLM key from {one_line(key_env)!r}",
+                f"take the LLM key from {_variable(key_env)}",
                 "the environment holds no such variable",
                 "Give the variable's name, never the key itself.",
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +24,7 @@ from byname.llm.wire import (
     endpoint,
     read_reply,
     request_body,
+    samples_left,
 )
 from byname.queries import Query
 
@@ -65,6 +67,11 @@ class BatchReplies:
     def __len__(self) -> int:
         return len(self.replies)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many replies there are, by query id: what ``have`` of others takes."""
+        return dict(Counter(query for query, _ in self.replies))
+
 
 def write_batch(
     queries: Iterable[Query],
@@ -73,11 +80,12 @@ def write_batch(
     model: str,
     mode: Mode = "chat",
     schema: Literal["auto", "on", "off"] = "auto",
+    have: Mapping[str, int] | None = None,
 ) -> BatchFiles:
     """Write the requests that ask the queries, one a line, each sample its own.
 
-    A batch file holds at most 50,000 requests and 200 MB. More become several files:
-    ``name-0001.jsonl``, ``name-0002.jsonl``, ... All are written, or none.
+    A file holds at most 50,000 requests and 200 MB; more become ``name-0001.jsonl``, ... All are
+    written, or none.
 
     Parameters
     ----------
@@ -88,6 +96,8 @@ def write_batch(
     mode : {"chat", "completion"}
     schema : {"auto", "on", "off"}
         Hold replies that are lists to a JSON schema; a file cannot try, so "auto" is "on".
+    have : mapping, optional
+        By query id, how many replies are there already: the first samples, which are left out.
 
     Raises
     ------
@@ -109,23 +119,27 @@ def write_batch(
     if not model:
         raise UsageError(asked, "no model was given", "Give its name with --llm-model.")
     manner = Manner.of(model, schema=schema != "off" and mode == "chat")
-    known: dict[str, Query] = {}
-    for query in queries:
-        known.setdefault(query.id, query)
-    chosen = known.values()
-    counts = _parts(len(line) for line in _lines(chosen, model, mode, manner))
+    chosen = _first_of_each(queries)
+    counts = _parts(len(line) for line in _lines(chosen, model, mode, manner, have))
     if not counts:
         raise UsageError(asked, "there are no questions", "Check the classes and the style.")
     one = len(counts) == 1
     paths = [path] if one else [_numbered(path, n) for n in range(1, len(counts) + 1)]
     try:
-        _write(zip(paths, counts, strict=True), _lines(chosen, model, mode, manner))
+        _write(zip(paths, counts, strict=True), _lines(chosen, model, mode, manner, have))
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(asked, reason, "Choose a folder that exists and is writable.") from None
     if (older := _numbered(path, 1 if one else len(counts) + 1)).exists():
         warnings.warn(f"'{older}' is of an earlier batch: do not send it.", stacklevel=2)
     return BatchFiles(tuple(paths), sum(counts))
+
+
+def _first_of_each(queries: Iterable[Query]) -> list[Query]:
+    known: dict[str, Query] = {}
+    for query in queries:
+        known.setdefault(query.id, query)
+    return list(known.values())
 
 
 def _write(parts: Iterable[tuple[Path, int]], lines: Iterator[bytes]) -> None:
@@ -153,10 +167,16 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
 
 
-def _lines(queries: Iterable[Query], model: str, mode: Mode, manner: Manner) -> Iterator[bytes]:
+def _lines(
+    queries: Iterable[Query],
+    model: str,
+    mode: Mode,
+    manner: Manner,
+    have: Mapping[str, int] | None,
+) -> Iterator[bytes]:
     for query in queries:
         body = request_body(query, model, mode, manner)
-        for sample in range(query.samples):
+        for sample in samples_left(query, have):
             line = {
                 "custom_id": f"{query.id}-{sample}",
                 "method": "POST",
@@ -237,7 +257,7 @@ def _reply(item: dict[str, Any]) -> tuple[str, str]:
     status, body = response.get("status_code", 200), response.get("body")
     if status != 200 or item.get("error"):
         held = body if isinstance(body, dict) and body else {"error": item.get("error")}
-        return "", f"HTTP {one_line(status, 20)}: {complaint(held).text}"
+        return "", f"HTTP {one_line(status, 20)}: {complaint(held).text}".rstrip(": ")
     try:
         reply = read_reply(body)
     except BadReplyError as error:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
-from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from byname.errors import UsageError, some
 from byname.files import parse_json
-from byname.llm.address import LLMError, base_url, find_key, one_line
+from byname.llm.address import Key, LLMError, base_url, find_key, one_line
+from byname.llm.loop import run_to_end
 from byname.llm.replies import ReplyCache, reply_key
-from byname.llm.run import Answers, Job, Run
+from byname.llm.run import Answers, Budget, Job, Run
 from byname.llm.transport import AgainError, Settings, fetch, open_client
-from byname.llm.wire import Mode, complaint
+from byname.llm.wire import Mode, complaint, samples_left
 from byname.queries import Query, clean_reply, is_refusal
 
 __all__ = ["LLM", "Plan"]
 
-T = TypeVar("T")
 _FRAME = 8  # tokens that a chat puts around a question, about
 
 
@@ -68,11 +66,23 @@ def _usual_problem(query: Query, reply: str) -> str:
     return "empty" if not text else "refusal" if is_refusal(text) else ""
 
 
+def _odd_name(name: str, key: Key) -> str:
+    """What is wrong with the name that a server gives its model, "" for nothing."""
+    if key.is_in(name):
+        return "its model's name holds the key"
+    if not name.strip() or not name.isprintable():
+        return "its model's name is empty or holds control characters"
+    return "its model's name is longer than 200 characters" if len(name) > 200 else ""
+
+
 class LLM:
     """A language model behind an OpenAI-compatible address.
 
     Servers such as OpenAI's, vLLM, Ollama, llama.cpp and LM Studio. The key comes from the
     environment: ``BYNAME_LLM_KEY``, for https://api.openai.com also ``OPENAI_API_KEY``.
+
+    Two processes that run at the same time with one cache both ask what neither of them has yet,
+    and ``max_calls`` holds for each of them.
 
     Parameters
     ----------
@@ -90,7 +100,7 @@ class LLM:
         How often a request that failed is repeated; three times as often while the server says
         that it is busy (429).
     max_calls : int, optional
-        Most requests that :meth:`ask` may make.
+        Most requests that this object makes, in all calls of :meth:`ask` together.
     schema : {"auto", "on", "off"}
         Hold replies that are lists to a JSON schema: where the server can, always, never.
     key_env : str, optional
@@ -143,6 +153,7 @@ class LLM:
                 raise UsageError("ask an LLM", f"{name} is {value!r}", f"Give {do}.")
         self.model = model or None
         self.cache, self.fresh = cache, fresh
+        self._budget, self._begun = Budget(max_calls), False
         where = base_url(url)
         self._settings = Settings(
             url=where,
@@ -150,7 +161,6 @@ class LLM:
             concurrency=concurrency,
             timeout=timeout,
             retries=retries,
-            max_calls=max_calls,
             schema=schema,
             backoff=backoff,
             key=find_key(where, key_env),
@@ -164,18 +174,24 @@ class LLM:
         """The address that paths such as "/chat/completions" are put after."""
         return self._settings.url
 
-    def plan(self, queries: Iterable[Query]) -> Plan:
+    @property
+    def calls(self) -> int:
+        """Requests that were made so far, by all calls of :meth:`ask`."""
+        return self._budget.used
+
+    def plan(self, queries: Iterable[Query], *, have: Mapping[str, int] | None = None) -> Plan:
         """How many calls and tokens these would take; nothing is asked.
 
         Tokens are estimated: four bytes of a question each, and replies as long as they may be.
         Without a model, the server is asked for its name, since replies are kept by it.
+        ``have`` is as in :meth:`ask`.
 
         Raises
         ------
         LLMError
             Where no model was given and the server does not name exactly one.
         """
-        wanted = self._wanted(queries)
+        wanted = self._wanted(queries, have)
         texts = (len(job.query.text.encode("utf-8", "surrogatepass")) for job in wanted.jobs)
         return Plan(
             queries=len(wanted.keys),
@@ -185,10 +201,28 @@ class LLM:
             completion_tokens=sum(job.query.max_tokens for job in wanted.jobs),
         )
 
+    def kept(
+        self, queries: Iterable[Query], have: Mapping[str, int] | None = None
+    ) -> dict[str, list[str]]:
+        """The replies that are kept, by query id, in the order of their samples; none is asked for.
+
+        Raises
+        ------
+        LLMError
+            As :meth:`plan`.
+        """
+        wanted = self._wanted(queries, have)
+        found = {
+            name: [wanted.replies[key] for key in keys if key in wanted.replies]
+            for name, keys in wanted.keys.items()
+        }
+        return {name: replies for name, replies in found.items() if replies}
+
     def ask(
         self,
         queries: Iterable[Query],
         *,
+        have: Mapping[str, int] | None = None,
         problem: Callable[[Query, str], str] = _usual_problem,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Answers:
@@ -197,38 +231,37 @@ class LLM:
         Parameters
         ----------
         queries : iterable of Query
-            Of several with one id, the first counts. Queries that ask the same in the same way
-            share their replies.
+            Of several with one id, the first counts; the same question has one reply.
+        have : mapping, optional
+            By query id, how many replies are there already, from elsewhere: so many samples, the
+            first ones, are not asked for.
         problem : callable
             A query and a reply to what is wrong with it, "" for nothing. Such replies are asked
-            for twice more, and the last one is taken as it is.
+            for twice more, and the last one is taken as it is; it is not kept where the run could
+            not ask that often.
         progress : callable
-            Called with the number of replies that are there or given up, and of all.
+            Called with the number of replies that are there or given up, and all.
 
         Returns
         -------
         Answers
-            Questions without a reply are ``missing``, also those left at ``max_calls``.
+            Questions without a reply are ``missing``, also those left at ``max_calls``; those of
+            which ``have`` has all are in neither.
 
         Raises
         ------
         UsageError
-            Before any call, when more than ``max_calls`` are needed.
+            Before any call, when more than ``max_calls`` are needed. Only the first time: later
+            rounds ask what still fits, so that nothing is lost that was paid for.
         LLMError
             For a server that is down or takes no such requests; ``answers`` is what came before.
         """
-        wanted = self._wanted(queries)
-        limit, needed = self._settings.max_calls, len(wanted.jobs)
-        if limit is not None and needed > limit:
-            raise UsageError(
-                f"ask {len(wanted.keys):,} questions",
-                f"{needed:,} calls are needed, and at most {limit:,} are allowed",
-                "Raise --max-calls, or ask about fewer classes.",
-            )
+        wanted = self._wanted(queries, have)
+        self._check_limit(wanted)
         total = wanted.total()
-        done = cached = total - needed
+        done = cached = total - len(wanted.jobs)
         progress(done, total)
-        run = Run(self._settings, self.model or "", problem, self.cache)
+        run = Run(self._settings, self.model or "", problem, self.cache, self._budget)
 
         def one_done() -> None:
             nonlocal done
@@ -237,7 +270,7 @@ class LLM:
 
         try:
             if wanted.jobs:
-                _run(run.ask(wanted.jobs, one_done))
+                run_to_end(run.ask(wanted.jobs, one_done))
         except LLMError as error:
             error.answers = self._answers(wanted, run, cached)
             raise
@@ -246,16 +279,27 @@ class LLM:
                 self.cache.close()
         return self._answers(wanted, run, cached)
 
-    def _wanted(self, queries: Iterable[Query]) -> _Wanted:
+    def _check_limit(self, wanted: _Wanted) -> None:
+        limit, needed = self._budget.limit, len(wanted.jobs)
+        if not self._begun and limit is not None and needed + self.calls > limit:
+            raise UsageError(
+                f"ask {len(wanted.keys):,} questions",
+                f"{needed:,} calls are needed, and at most {limit:,} are allowed",
+                "Raise --max-calls, or ask about fewer classes.",
+            )
+        self._begun = True
+
+    def _wanted(self, queries: Iterable[Query], have: Mapping[str, int] | None) -> _Wanted:
         if self.model is None:
-            self.model = _run(self._only_model())
+            self.model = run_to_end(self._only_model())
         known: dict[str, Query] = {}
         for query in queries:
             known.setdefault(query.id, query)
         where, mode = self._settings.url, self._settings.mode
         keys = {
-            query.id: [reply_key(where, self.model, mode, query, n) for n in range(query.samples)]
+            query.id: [reply_key(where, self.model, mode, query, n) for n in numbers]
             for query in known.values()
+            if (numbers := samples_left(query, have))
         }
         asked = {key: known[name] for name, every in reversed(keys.items()) for key in every}
         replies: dict[bytes, str] = {}
@@ -283,7 +327,7 @@ class LLM:
 
     async def _only_model(self) -> str:
         asked, give = f"choose a model of {self.url}", "Give its name with --llm-model."
-        seen = ""
+        seen, hide = "", self._settings.key.hide
         async with open_client(self._settings) as client:
             for tries in range(self._settings.retries + 1):
                 try:
@@ -291,12 +335,12 @@ class LLM:
                 except AgainError as again:
                     seen = again.reason
                 else:
-                    seen = f"HTTP {status}: {complaint(data).text}"
+                    seen = f"HTTP {status}: {complaint(data, hide).text}".rstrip(": ")
                     if status < 500 and status != 429:
                         break
                 await asyncio.sleep(min(10.0, self._settings.backoff * 2**tries) / 2)
             else:
-                raise LLMError(asked, self._settings.key.hide(seen), "Start it, or look at it.")
+                raise LLMError(asked, seen, "Start it, or look at it.")
         names: list[str] = []
         if status == 200:
             try:
@@ -309,46 +353,11 @@ class LLM:
                 for row in (rows if isinstance(rows, list) else [])
                 if isinstance(row, dict) and isinstance(row.get("id"), str)
             ]
-            seen = f"it has {len(names)}" + (f": {some(names, 10)}" if names else "")
-        if len(names) != 1:
+            shown = [one_line(name, 80, hide) for name in names[:11]] + names[11:]
+            seen = f"it has {len(names)}" + (f": {some(shown, 10)}" if names else "")
+            if len(names) == 1:
+                seen = _odd_name(names[0], self._settings.key)
+        if seen:
             do = "Put its key in BYNAME_LLM_KEY." if status in (401, 403) else give
-            raise LLMError(asked, self._settings.key.hide(one_line(seen, 1000)), do)
+            raise LLMError(asked, one_line(seen, 1000, hide), do)
         return names[0]
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, also where a loop runs already, as in notebooks: then in another thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    ended: Future[T] = Future()
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def main() -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        started.set_result((asyncio.get_running_loop(), task))
-        return await work
-
-    def thread() -> None:
-        try:
-            ended.set_result(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it belongs
-            ended.set_exception(error)
-
-    other = threading.Thread(target=thread, name="byname-llm")
-    other.start()
-    try:
-        # Not without end, which no key interrupts on some systems; and not join(), after whose
-        # interrupt Python takes the thread for stopped.
-        while not ended.done():
-            wait([ended], timeout=0.1)
-        return ended.result()
-    finally:
-        # A key interrupt comes here and not there.
-        if not ended.done():
-            loop, task = started.result()
-            loop.call_soon_threadsafe(task.cancel)
-            wait([ended])
-        other.join()

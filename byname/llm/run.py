@@ -30,7 +30,7 @@ from byname.llm.wire import (
 )
 from byname.queries import Query
 
-__all__ = ["Answers", "Job", "Run"]
+__all__ = ["Answers", "Budget", "Job", "Run"]
 
 MAX_PAUSE = 60.0
 """Most seconds that a server is obeyed when it asks for a pause."""
@@ -77,6 +77,20 @@ class Job:
     query: Query
 
 
+@dataclass
+class Budget:
+    """How many requests may be sent, over all runs that share it, and how many were."""
+
+    limit: int | None = None
+    used: int = 0
+
+    def take(self) -> bool:
+        """Count one more, if it fits."""
+        fits = self.limit is None or self.used < self.limit
+        self.used += fits
+        return fits
+
+
 class _MissingError(Exception):
     """A question that gets no reply; ``failed`` where that is the server's fault."""
 
@@ -104,6 +118,8 @@ class Run:
         A query and a reply to what is wrong with it, "" for nothing.
     cache : ReplyCache, optional
         Where each reply is kept as it arrives.
+    budget : Budget, optional
+        Shared with other runs.
     """
 
     def __init__(
@@ -112,8 +128,10 @@ class Run:
         model: str,
         problem: Callable[[Query, str], str],
         cache: ReplyCache | None,
+        budget: Budget | None = None,
     ) -> None:
         self.settings, self.model, self.problem, self.cache = settings, model, problem, cache
+        self.budget = Budget() if budget is None else budget
         self.replies: dict[bytes, str] = {}
         self.missing: dict[bytes, str] = {}
         self.calls = self.prompt_tokens = self.completion_tokens = 0
@@ -148,14 +166,14 @@ class Run:
     ) -> None:
         for job in left:
             try:
-                reply = await self._answer(client, job.query)
+                reply, final = await self._answer(client, job.query)
             except _MissingError as missing:
                 self.missing[job.key] = missing.reason
                 if missing.failed:
                     self._count_failure(missing.reason)
             else:
                 self.replies[job.key] = reply.text
-                if self.cache is not None:
+                if final and self.cache is not None:
                     self.cache.put(job.key, StoredReply(reply.text, reply.finish, reply.model))
             done()
 
@@ -167,8 +185,12 @@ class Run:
                 "Look at the server's log; what was answered is kept.",
             )
 
-    async def _answer(self, client: httpx.AsyncClient, query: Query) -> Reply:
-        """A reply without a problem, or the last of those that have one."""
+    async def _answer(self, client: httpx.AsyncClient, query: Query) -> tuple[Reply, bool]:
+        """A reply without a problem, or the last of those that have one.
+
+        And whether it is final: not where it has a problem and could not be asked for as often as
+        it should be, so that a next run asks again.
+        """
         last: Reply | None = None
         for _ in range(1 + RE_ASKED):
             try:
@@ -176,11 +198,11 @@ class Run:
             except _MissingError:
                 if last is None:
                     raise
-                break
+                return last, False
             if not self.problem(query, last.text):
                 break
         assert last is not None
-        return last
+        return last, True
 
     async def _request(self, client: httpx.AsyncClient, query: Query) -> Reply:
         """The first reply that arrives whole, however often it takes."""
@@ -224,9 +246,8 @@ class Run:
             await asyncio.sleep(delay)
 
     async def _send(self, client: httpx.AsyncClient, query: Query, manner: Manner) -> Reply:
-        limit = self.settings.max_calls
-        if limit is not None and self.calls >= limit:
-            raise _MissingError(f"not asked: the limit of {limit} calls is reached")
+        if not self.budget.take():
+            raise _MissingError(f"not asked: the limit of {self.budget.limit} calls is reached")
         body = request_body(query, self.model, self.settings.mode, manner)
         self.calls += 1
         try:
@@ -235,16 +256,17 @@ class Run:
             )
         except AgainError as again:
             self.calls -= not again.reached
+            self.budget.used -= not again.reached
             raise
         self._reached = True
         if status >= 300:
-            self._judge(status, headers, complaint(data), body)
+            self._judge(status, headers, complaint(data, self._hide), body)
         try:
-            reply = read_reply(parse_json(data))
+            reply = read_reply(parse_json(data), self._hide)
         except BadReplyError as error:
-            raise AgainError(self._hide(str(error))) from None
+            raise AgainError(str(error)) from None
         except ValueError:
-            page = complaint(data).text
+            page = complaint(data, self._hide).text
             seen = page if page == "an HTML page" else "an answer that is not whole JSON"
             raise AgainError(seen) from None
         self.prompt_tokens += reply.prompt_tokens
@@ -252,28 +274,28 @@ class Run:
         text = self.settings.key.hide_in_reply(reply.text)
         if query.stop and not manner.stop:
             text = text.partition(query.stop)[0]
-        return Reply(text, reply.finish, self._hide(reply.model))
+        return Reply(text, reply.finish, reply.model)
 
     def _judge(
         self, status: int, headers: httpx.Headers, said: Complaint, body: dict[str, Any]
     ) -> None:
         """Raise what an answer means that is no reply."""
-        seen = self._hide(f"HTTP {status}: {said.text}" if said.text else f"HTTP {status}")
+        seen = f"HTTP {status}: {said.text}" if said.text else f"HTTP {status}"
         if status in (400, 413, 422, 500) and said.kind == "context":
             raise _MissingError(f"too long for the model ({seen})")
         # llama-cpp-python's server calls a request that it does not know an error of its own.
         schema = "response_format" in body and self.settings.schema == "auto"
         if schema and status in (500, 501) and adapted(self._manner, body, said.text):
-            raise _RefusedError(status, Complaint(said.kind, self._hide(said.text)), body)
+            raise _RefusedError(status, said, body)
         if status >= 500 or status in (408, 409, 425, 429):
             if said.kind == "quota":
                 raise self._error(seen, "Look at the account's quota; what was answered is kept.")
             wait = retry_after(headers.get("retry-after", ""))
             raise AgainError(seen, wait=wait, busy=status == 429)
         if status < 400:
-            to = one_line(headers.get("location", "elsewhere"))
-            raise self._error(self._hide(f"it redirects to {to}"), "Give the final address.")
-        raise _RefusedError(status, Complaint(said.kind, self._hide(said.text)), body)
+            to = one_line(headers.get("location", "elsewhere"), hide=self._hide)
+            raise self._error(f"it redirects to {to}", "Give the final address.")
+        raise _RefusedError(status, said, body)
 
     def _adapt(self, manner: Manner, refused: _RefusedError) -> Reply | None:
         """Ask in another manner from now on, or take the refusal for the reply, or stop."""

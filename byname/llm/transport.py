@@ -14,13 +14,15 @@ import httpx
 
 from byname import __version__
 from byname.errors import UsageError
-from byname.llm.address import Key, is_loopback, one_line
+from byname.llm.address import Key, LLMError, is_loopback, one_line
 from byname.llm.wire import Mode
 
 __all__ = ["AgainError", "Settings", "fetch", "open_client", "retry_after"]
 
 MAX_BYTES = 2 * 2**20
 """Largest body that is read; a reply has a few kilobytes."""
+# What comes out of httpx for odd addresses beside its own errors.
+_OTHER = (ExceptionGroup, ValueError, OverflowError, RuntimeError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,6 @@ class Settings:
     concurrency: int
     timeout: float
     retries: int
-    max_calls: int | None
     schema: Literal["auto", "on", "off"]
     backoff: float
     key: Key
@@ -97,6 +98,8 @@ async def fetch(
     ------
     AgainError
         For an answer that does not come, not in time, not whole, or is too large.
+    LLMError
+        For an address that nothing can be sent to.
     """
     # ASCII alone: half characters from somebody's class names cannot be sent as UTF-8.
     content = json.dumps(body).encode() if body is not None else None
@@ -112,13 +115,23 @@ async def fetch(
                 if len(data) > MAX_BYTES:
                     raise AgainError(f"an answer of more than {MAX_BYTES:,} bytes")
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-        why = settings.key.hide(one_line(error)) or "no connection"
+        why = one_line(error, hide=settings.key.hide) or "no connection"
         raise AgainError(f"it cannot be reached: {why}", reached=False) from None
     except (TimeoutError, httpx.TimeoutException):
         raise AgainError(f"no whole answer within {settings.timeout:g} s") from None
-    except httpx.HTTPError as error:
-        why = settings.key.hide(one_line(error)) or type(error).__name__
+    except (httpx.HTTPError, OSError) as error:
+        why = one_line(error, hide=settings.key.hide) or type(error).__name__
         raise AgainError(f"the connection broke: {why}") from None
+    except _OTHER as error:
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        why = one_line(first, hide=settings.key.hide) or type(first).__name__
+        raise LLMError(
+            f"ask the LLM at {settings.url}",
+            f"nothing can be sent there: {why}",
+            "Check the address, and the proxy that is set.",
+        ) from None
     return response.status_code, response.headers, bytes(data)
 
 

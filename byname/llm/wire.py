@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from byname.files import parse_json
-from byname.llm.address import one_line
+from byname.llm.address import as_it_is, one_line
 from byname.queries import Query, is_refusal
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "read_reply",
     "request_body",
     "safe_text",
+    "samples_left",
 ]
 
 Mode = Literal["chat", "completion"]
@@ -83,6 +85,18 @@ def endpoint(mode: Mode) -> str:
     return "/chat/completions" if mode == "chat" else "/completions"
 
 
+def samples_left(query: Query, have: Mapping[str, int] | None) -> range:
+    """Numbers of the samples that are still wanted: the last ones, as ``have`` counts the first.
+
+    Examples
+    --------
+    >>> query = Query.make("cat", "", "look", "Describe a cat.", samples=3)
+    >>> samples_left(query, {query.id: 2})
+    range(2, 3)
+    """
+    return range(min(max(0, (have or {}).get(query.id, 0)), query.samples), query.samples)
+
+
 def request_body(query: Query, model: str, mode: Mode, manner: Manner) -> dict[str, Any]:
     """Body of the request that asks a query once.
 
@@ -126,10 +140,11 @@ def safe_text(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def read_reply(held: Any) -> Reply:
+def read_reply(held: Any, hide: Callable[[str], str] = as_it_is) -> Reply:
     """The first answer in the body of a chat or completion response.
 
     Reasoning in ``<think>`` is left out. What a server's filter withheld reads as a refusal.
+    ``hide`` takes the key out of all but the text.
 
     Raises
     ------
@@ -145,7 +160,7 @@ def read_reply(held: Any) -> Reply:
         raise BadReplyError("JSON that is no object")
     choices = held.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        said = complaint(held).text if held.get("error") else ""
+        said = complaint(held, hide).text if held.get("error") else ""
         raise BadReplyError(f"no choices in the answer{f': {said}' if said else ''}")
     choice, refusal = choices[0], None
     if isinstance(message := choice.get("message"), dict):
@@ -169,8 +184,8 @@ def read_reply(held: Any) -> Reply:
     )
     return Reply(
         safe_text(_THOUGHT.sub("", text, count=1)),
-        one_line(finish or "", 40),
-        one_line(held.get("model") or "", 200),
+        one_line(finish or "", 40, hide),
+        one_line(held.get("model") or "", 200, hide),
         prompt,
         completion,
     )
@@ -184,8 +199,10 @@ def _content(content: Any) -> Any:
     return "".join(part for part in parts if isinstance(part, str)) if parts else None
 
 
-def complaint(body: Any) -> Complaint:
+def complaint(body: Any, hide: Callable[[str], str] = as_it_is) -> Complaint:
     """What an error body says, in any of the shapes that servers give it.
+
+    ``hide`` takes the key out.
 
     Examples
     --------
@@ -200,21 +217,21 @@ def complaint(body: Any) -> Complaint:
             held = body.decode("utf-8", "replace")
     if isinstance(held, str):
         page = held.lstrip()[:15].lower().startswith(("<!doctype", "<html", "<"))
-        return Complaint("", "an HTML page" if page else one_line(held))
-    error = held.get("error", held) if isinstance(held, dict) else held
+        return Complaint("", "an HTML page" if page else one_line(held, hide=hide))
+    error = (held.get("error") or held) if isinstance(held, dict) else held
     said: Any = error
     code = ""
     if isinstance(error, dict):
-        said = error.get("message") or error.get("detail") or error
+        said = error.get("message") or error.get("detail") or (error if any(error.values()) else "")
         code = " ".join(str(error.get(key) or "") for key in ("code", "type", "param"))
-    text = one_line(said)
+    text, code = one_line(said, hide=hide), one_line(code, hide=hide)
     if "insufficient_quota" in code:
         return Complaint("quota", text)
     if _FILTERED.search(code):
         return Complaint("filter", text)
     if _LONG.search(f"{code} {text}"):
         return Complaint("context", text)
-    return Complaint("", one_line(f"{text} ({code.strip()})" if code.strip() else text))
+    return Complaint("", one_line(f"{text} ({code.strip()})" if code.strip() else text, hide=hide))
 
 
 def adapted(manner: Manner, body: dict[str, Any], said: str) -> Manner | None:

@@ -117,8 +117,8 @@ class ATG(QueryMember):
         self.wording = wording
 
     def use_wording(self, raw: Any, source: str) -> None:
-        """Ask in a user's words; see :func:`atg_wording`, whose errors name the style."""
-        self.wording = atg_wording(raw)
+        """Ask in a user's words; see :func:`atg_wording`."""
+        self.wording = atg_wording(raw, source)
 
     def queries(self, taxonomy: Taxonomy) -> Iterator[Query]:
         """The queries of each class, then those of the pairs; lazy."""
@@ -325,7 +325,7 @@ def _query(a: str, about: str, kind: str, question: Question, names: dict[str, s
         about,
         kind,
         _fill(question.text, **names),
-        stop=question.stop,
+        stop=None if question.stop and question.stop in names["name"] else question.stop,
         temperature=question.temperature,
         max_tokens=question.max_tokens,
         form=question.form,

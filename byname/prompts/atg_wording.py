@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from typing import Any, Self
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from byname.errors import PromptError
-from byname.prompts.wording import Question
+from byname.prompts.wording import Question, default_wording, merge_wording
 
 __all__ = ["KINDS", "ONE_TO_ONE", "SLOT", "ATGWording", "atg_wording"]
 
 ONE_TO_ONE = "one-to-one"
 KINDS = {"attributes": "attribute", "analogous": "analogous", "synonyms": "synonym"}
 SLOT = re.compile(r"\{(name|item|other)\}")
+_DEFAULT = object()
 
 
 class ATGWording(BaseModel):
@@ -48,44 +45,31 @@ class ATGWording(BaseModel):
         return self
 
 
-def atg_wording(raw: Mapping[str, Any] | None = None) -> ATGWording:
+def atg_wording(raw: Any = _DEFAULT, source: str = "the wording") -> ATGWording:
     """The wording that comes with byname, with a user's changes laid over it.
 
     Parameters
     ----------
-    raw : mapping, optional
-        ``{"questions": {kind: {"text": ...}}, "sentences": {kind: [...]}}``; what is left out
-        stays.
+    raw : object, optional
+        What JSON gave: ``{"questions": {kind: {"text": ...}}, "sentences": {kind: [...]}}``; what
+        is left out stays. See :func:`byname.prompts.wording.merge_wording`.
+    source : str
+        Named in errors.
 
     Raises
     ------
     PromptError
-        Where a placeholder or a part is missing.
+        For another shape, unknown kinds, and placeholders that are missing or unknown.
 
     Examples
     --------
     >>> sorted(atg_wording().questions)
     ['analogous', 'attribute', 'one-to-one', 'synonym']
     """
-    base = _default_wording()
-    changes = dict(raw or {})
+    found = default_wording("atg") if raw is _DEFAULT else merge_wording("atg", raw, source)
     try:
-        merged = {
-            **base,
-            **{part: {**base.get(part, {}), **dict(changes[part])} for part in changes},
-        }
-        return ATGWording.model_validate(merged)
-    except (pydantic.ValidationError, TypeError, ValueError) as error:
-        seen = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else error
-        raise PromptError(
-            "use the wording for 'atg'",
-            str(seen),
-            'Give {"questions": {kind: {"text": ...}}, "sentences": {kind: [...]}}.',
-        ) from None
-
-
-@cache
-def _default_wording() -> dict[str, Any]:
-    file = resources.files("byname.prompts") / "data" / "atg.json"
-    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return loaded
+        return ATGWording.model_validate(found.model_dump())
+    except pydantic.ValidationError as error:
+        asked = f"use the wording in {source} for 'atg'"
+        seen = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise PromptError(asked, seen, "Write {item} in each sentence.") from None

@@ -141,10 +141,14 @@ class Concept(WordedMember):
         answers, provenance = self.answers(taxonomy, replies)
         found = [concept_of(reply) for _, reply in answers]
         concept = next(filter(None, found), "")
-        too_long = sum(not _short(_phrase(reply)) for _, reply in answers)
+        said = [_phrase(reply) for _, reply in answers]
+        wrong = {
+            "more than five words": sum(not _short(phrase) for phrase in said),
+            "no concept": sum(not phrase for phrase in said),
+        }
         record: dict[str, Any] = {"concept": concept}
-        if too_long:
-            record["answers_dropped"] = {"more than five words": too_long}
+        if any(wrong.values()):
+            record["answers_dropped"] = {reason: n for reason, n in wrong.items() if n}
         template = self.params.template if concept else self.params.plain
         classes = {
             leaf.id: (

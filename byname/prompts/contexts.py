@@ -16,6 +16,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from byname.errors import PromptError, RecipeError
+from byname.prompts.wording import refuse_halves
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.sentences import check_template
 from byname.stage import PromptMember, register
@@ -76,6 +77,9 @@ def merge_factors(raw: Any, source: str = "the wording") -> Factors:
     asked, shape = f"use the wording in {source} for 'contexts'", _SHAPE
     if not isinstance(raw, dict) or set(raw) != {"factors"} or not isinstance(raw["factors"], dict):
         raise PromptError(asked, "it is not an object with 'factors'", shape)
+    if not raw["factors"]:
+        raise PromptError(asked, "it has no factor", shape)
+    refuse_halves(raw, asked)
     listed = {
         factor: {value: [said] if isinstance(said, str) else said for value, said in given.items()}
         if isinstance(given, dict)

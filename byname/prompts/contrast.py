@@ -83,6 +83,7 @@ class Contrast(WordedMember):
         self, taxonomy: Taxonomy, replies: Mapping[str, Sequence[str]] | None = None
     ) -> Iterator[Query]:
         """The queries, of the pairs with a class in ``only``."""
+        self.meet(taxonomy)
         for query in self.queries(taxonomy):
             if self.only is None or not self.only.isdisjoint((query.class_id, query.about)):
                 yield query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from byname.errors import RecipeError
@@ -12,6 +12,7 @@ from byname.prompts.replies import parse_list
 from byname.prompts.wording import WordedMember, shown_names, with_article
 from byname.promptset import Prompt, PromptSet
 from byname.queries import Query
+from byname.sentences import sentence_ends
 from byname.stage import register
 from byname.taxonomy import Taxonomy
 
@@ -21,11 +22,12 @@ VARIANTS = {
     "base": ("look", "meaning", "traits"),
     "full": ("appearance", "recognition", "drawing", "web_photo", "caption"),
 }
-_ITEM = re.compile(r"(?:[-*+•]|\(?\d{1,3}[.)])\s+")
-# Not the point of "3.5", nor of "e.g." and "U.S.".
-_STOP = re.compile(r"(?<!\b[A-Za-z])(?<!\bapprox)\.(?=[\s\"'”’)*_]|$)")
+_ITEM = re.compile(r"(?:(?:[-*+•]|\(?\d{1,3}[.)])\s+)+")
+_HEAD = re.compile(r"#{1,6}\s+\S.*|(\*\*|__)(?:(?!\1).)+\1")
 _JSON = re.compile(r"(?:```\w*\s*)?[\[{]\s*[\"\[{]")
 _QUOTES = ' \t"“”*_`'
+_CLOSING = "\"'”’)]*_"
+_ENDS = (".", "!", "?", "…", "。", "！", "？")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class CuPL(WordedMember):
         base   look, meaning, traits                                      3 questions
         full   appearance, recognition, drawing, web_photo, caption       5 questions
 
+    The questions end at a full stop; that of a class whose name holds one ("St. Bernard") does not.
     Repeated sentences of a class are dropped. Texts are meant for ``weigh mean``: the unit mean of
     unit vectors.
 
@@ -111,11 +114,12 @@ class CuPL(WordedMember):
 
     def problem(self, query: Query, reply: str) -> str:
         """What is wrong with a reply, "" for nothing: refused, empty, or without a sentence."""
-        return super().problem(query, reply) or ("" if first_sentence(reply) else "no sentence")
+        said = first_sentence(reply, self.names(query))
+        return super().problem(query, reply) or ("" if said else "no sentence")
 
     def repeats(self, query: Query, text: str) -> Hashable:
         """Replies repeat when their first sentences do."""
-        return first_sentence(text) or (query.id, text)
+        return first_sentence(text, self.names(query)) or (query.id, text)
 
     def collect(self, taxonomy: Taxonomy, replies: Iterable[tuple[Query, str]]) -> PromptSet:
         """The first sentence of each reply; a class without any is not in it.
@@ -129,7 +133,7 @@ class CuPL(WordedMember):
         made: dict[str, list[Prompt]] = {class_id: [] for class_id in taxonomy.class_ids}
         lost = 0
         for query, reply in answers:
-            if text := first_sentence(reply):
+            if text := first_sentence(reply, self.names(query)):
                 made[query.class_id].append(Prompt(text=text, kind=query.kind))
             else:
                 lost += 1
@@ -140,12 +144,19 @@ class CuPL(WordedMember):
         return PromptSet(classes=kept, provenance=provenance)
 
 
-def first_sentence(reply: str) -> str:
+def first_sentence(reply: str, names: Sequence[str] = ()) -> str:
     """The reply up to its first full stop, on one line; "" where it says nothing.
 
-    Lines that end in a colon introduce, and are left out; of several paragraphs, or items of a
-    list, the first counts. The full stop at which a server ended the reply is put back. Of JSON,
-    the first text counts.
+    Lines that end in a colon introduce, and are left out, as are headings that something follows;
+    of several paragraphs, or items of a list, the first counts. An item of a word or two is no
+    sentence. The full stop at which a server ended the reply is put back. Of JSON, the first text
+    counts.
+
+    Parameters
+    ----------
+    reply : str
+    names : sequence of str
+        What the class is called: a full stop in "St. Bernard" ends no sentence.
 
     Examples
     --------
@@ -153,26 +164,42 @@ def first_sentence(reply: str) -> str:
     'A wren is about 3.5 inches long.'
     >>> first_sentence("Here you are:\\n\\n1. A wren is small\\n   and brown\\n2. It sings")
     'A wren is small and brown.'
+    >>> first_sentence("**Wren**\\n\\nA wren is small.")
+    'A wren is small.'
     """
     text = reply.strip()
     if _JSON.match(text):
         text = next(iter(parse_list(text)), "")
     lines: list[str] = []
+    heading, listed = "", False
     for line in map(str.strip, text.splitlines()):
         item = _ITEM.match(line)
         if lines and (not line or item):
             break
-        if line.endswith(":"):
-            lines = []
+        if line.endswith((":", ":**", ":__")):
+            lines, heading = [], ""
+        elif not lines and _heads(line):
+            heading = heading or line.lstrip("# ")
         elif line:
+            listed = listed or bool(item)
             lines.append(line[item.end() :] if item else line)
-    text = " ".join(" ".join(lines).split())
-    if stop := _STOP.search(text):
-        text = text[: stop.start() + 1]
-    text = text.strip(_QUOTES)
+    text = " ".join(" ".join(lines or [heading]).split())
+    if listed and text.isascii() and len(text.split()) < 3:
+        return ""
+    ends = sentence_ends(text, names)
+    stop = next(
+        (i for i in ends if text[max(i - 9, 0) : i].rstrip(_CLOSING).endswith((".", "。"))), None
+    )
+    text = text[:stop].strip(_QUOTES)
     if not any(letter.isalpha() for letter in text):
         return ""
-    return text if text.endswith((".", "!", "?", "…")) else f"{text.rstrip(',;:-–— ')}."
+    return text if text.endswith(_ENDS) else f"{text.rstrip(',;:-–— ')}."
+
+
+def _heads(line: str) -> bool:
+    """Whether a line of markdown is a heading: "# Wren" or "**Wren**", and no bold sentence."""
+    bold = line.startswith(("**", "__"))
+    return bool(_HEAD.fullmatch(line)) and not (bold and line.rstrip("*_ ").endswith(_ENDS))
 
 
 def _article_of_letters(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from typing import Any
 
 from byname.prompts.replies import parse_list
 from byname.prompts.wording import WordedMember
@@ -14,12 +15,17 @@ from byname.taxonomy import Node, Taxonomy
 
 __all__ = ["ListMember"]
 
+LONGEST = 1000  # characters of an item
+
 
 class ListMember(WordedMember):
     """Query member that turns each item of a reply into prompts of the query's class.
 
     A subclass defines ``queries`` and ``prompts``, and may define ``always`` and ``items``. Of the
     texts of a class, the first of equal ones is kept.
+
+    Items of more than 1,000 characters are cut at a word, and dropped where none ends before. The
+    provenance counts the first as ``answers_cut``, the others as "too long" in ``answers_dropped``.
     """
 
     @abstractmethod
@@ -58,13 +64,23 @@ class ListMember(WordedMember):
             if self.only is None or leaf.id in self.only
         }
         lost: Counter[str] = Counter()
+        cut = 0
         for query, reply in answers:
             items = self.items(taxonomy, query, reply)
             lost["no list"] += not items
             for item in items:
-                for prompt in self.prompts(taxonomy, query, item):
+                short = _shortened(item)
+                lost["too long"] += not short
+                cut += bool(short) and short != item
+                for prompt in self.prompts(taxonomy, query, short) if short else ():
                     made[query.class_id].setdefault(prompt.text, prompt)
-        if lost.total():
-            provenance = provenance.model_copy(update={"answers_dropped": dict(lost)})
+        told: dict[str, Any] = {"answers_dropped": dict(+lost)} if lost.total() else {}
+        if told or cut:
+            provenance = provenance.model_copy(update=told | ({"answers_cut": cut} if cut else {}))
         kept = {class_id: tuple(texts.values()) for class_id, texts in made.items() if texts}
         return PromptSet(classes=kept, provenance=provenance)
+
+
+def _shortened(item: str) -> str:
+    """The item cut at a word where it is too long; "" where no word ends early enough."""
+    return item if len(item) <= LONGEST else item[: LONGEST + 1].rpartition(" ")[0].rstrip()

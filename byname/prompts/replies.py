@@ -26,7 +26,8 @@ def parse_list(reply: str) -> list[str]:
     Where any line is a bullet or is numbered, only such lines count, so that an introduction or a
     closing remark is no item. Otherwise each line is one, and a single line is split at
     semicolons, else at commas. JSON gives the texts in its lists and objects, also where it was
-    cut off or stands in a code fence. "none" and refusals give no items.
+    cut off or stands in a code fence. "none", refusals and marks without any letter or digit are
+    no items.
 
     Examples
     --------
@@ -178,6 +179,7 @@ def _distinct(found: list[str]) -> list[str]:
     kept: dict[str, str] = {}
     for item in found:
         text = " ".join(_MARKS.sub("", item).split()).strip(_EDGES)
-        if text and text.casefold() not in _NOTHING:
+        said = any(map(str.isalnum, text)) and text.casefold() not in _NOTHING
+        if said and not is_refusal(item):
             kept.setdefault(text.casefold(), text)
     return list(kept.values())

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any, Literal, get_args
 
 from byname.errors import PromptError, RecipeError
-from byname.prompts.wording import fill, with_article
+from byname.prompts.wording import fill, refuse_halves, with_article
 from byname.promptset import Prompt, PromptSet, Provenance
 from byname.stage import PromptMember, register
 from byname.taxonomy import Taxonomy, clean_text
@@ -88,12 +88,15 @@ def merge_states(raw: Any, source: str = "the wording") -> dict[str, Lists]:
     base = default_states()
     if not isinstance(raw, dict) or not raw:
         raise PromptError(asked, "it is not an object with 'anomaly' or 'presence'", shape)
+    refuse_halves(raw, asked)
     merged = {name: dict(lists) for name, lists in base.items()}
     for name, lists in raw.items():
         if name not in base:
             raise PromptError(asked, f"there is no set {name!r}", f"Sets: {', '.join(base)}.")
         if not isinstance(lists, dict):
             raise PromptError(asked, f"{name!r} is no object", shape)
+        if not lists:
+            raise PromptError(asked, f"{name!r} has no list", shape)
         for key, texts in lists.items():
             if key not in base[name]:
                 raise PromptError(

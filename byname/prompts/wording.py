@@ -6,7 +6,7 @@ import json
 import re
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ __all__ = [
     "default_wording",
     "fill",
     "merge_wording",
+    "refuse_halves",
     "shown_names",
     "with_article",
     "with_parent",
@@ -45,11 +46,11 @@ class Question(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str
     alone: str = ""
-    stop: str | None = None
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    max_tokens: int = Field(default=150, ge=1)
+    stop: Annotated[str, Field(min_length=1)] | None = None
+    temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
+    max_tokens: int = Field(default=150, ge=1, strict=True)
     form: Form = "text"
-    samples: int = Field(default=1, ge=1, le=1000)
+    samples: int = Field(default=1, ge=1, le=1000, strict=True)
 
 
 class Wording(BaseModel):
@@ -57,7 +58,7 @@ class Wording(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     questions: dict[str, Question]
-    sentences: dict[str, tuple[str, ...]] = {}
+    sentences: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
 
 
 @cache
@@ -90,7 +91,8 @@ def merge_wording(style: str, raw: Any, source: str = "the wording") -> Wording:
     Raises
     ------
     PromptError
-        For another shape, unknown kinds, and placeholders that are missing or unknown.
+        For another shape, unknown kinds, lists without any sentence, and placeholders that are
+        missing or unknown.
 
     Examples
     --------
@@ -102,6 +104,7 @@ def merge_wording(style: str, raw: Any, source: str = "the wording") -> Wording:
     shape = 'Give {"questions": {kind: {"text": ...}}, "sentences": {kind: [...]}}.'
     if not isinstance(raw, dict) or not raw or set(raw) - {"questions", "sentences"}:
         raise PromptError(asked, "it is not an object with 'questions' or 'sentences'", shape)
+    refuse_halves(raw, asked)
     merged: dict[str, dict[str, Any]] = base.model_dump()
     for part, known in merged.items():
         given = raw.get(part, {})
@@ -117,6 +120,8 @@ def merge_wording(style: str, raw: Any, source: str = "the wording") -> Wording:
                 known[kind] = {**known[kind], "text": value}
             else:
                 known[kind] = {**known[kind], **value} if isinstance(value, dict) else value
+    if not any(raw.values()):
+        raise PromptError(asked, "it changes nothing", shape)
     try:
         made = Wording.model_validate(merged)
     except pydantic.ValidationError as error:
@@ -125,6 +130,27 @@ def merge_wording(style: str, raw: Any, source: str = "the wording") -> Wording:
         raise PromptError(asked, f"at {where}: {first['msg']}", shape) from None
     _check_slots(asked, base, made)
     return made
+
+
+def refuse_halves(raw: Any, asked: str) -> None:
+    """Refuse texts with half a character, which no file can hold, or U+FFFD in place of one.
+
+    Raises
+    ------
+    PromptError
+
+    Examples
+    --------
+    >>> refuse_halves({"text": "half"}, "use the wording")
+    """
+    if found := re.search(
+        "[\ud800-\udfff\ufffd]", json.dumps(raw, ensure_ascii=False, default=str)
+    ):
+        raise PromptError(
+            asked,
+            f"it holds U+{ord(found[0]):04X}, which is no whole character",
+            "Write the whole character, or save the file as UTF-8.",
+        )
 
 
 def _check_slots(asked: str, base: Wording, made: Wording) -> None:
@@ -230,7 +256,10 @@ class WordedMember(QueryMember):
             about,
             kind,
             fill(question.text, **values),
-            stop=question.stop,
+            # The reply would end inside of a name that holds the stop: "A St" of "St. Bernard".
+            stop=None
+            if question.stop and question.stop in values.get("name", "")
+            else question.stop,
             temperature=question.temperature,
             max_tokens=question.max_tokens,
             form=question.form,

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 import pickle
+import re
+import time
 import warnings
 
 import pytest
@@ -122,3 +125,91 @@ def test_keys_that_are_words_stay_in_replies() -> None:
 def test_one_line() -> None:
     assert one_line("a\n\x1b[31mb\u202ec\x00") == "a [31mb c"
     assert len(one_line("x" * 10**6)) == 300
+
+
+@pytest.mark.parametrize("word", ["not-needed", "lm-studio"])
+def test_keys_of_servers_without_keys_stay_in_replies(word: str) -> None:
+    text = f"It is **{word}** here, and not*so* there."
+    assert Key(word).hide_in_reply(text) == text
+
+
+def test_replies_are_changed_for_the_whole_key_alone() -> None:
+    text = "It has **the-best** ears, the* and the... tail."
+    assert Key("the-secret").hide_in_reply(text) == text
+    long = Key("sk-planted-4711-abcdefghijkl")
+    text = "sk-planted** and sk-planted-4711"
+    assert long.hide_in_reply(text) == text
+    for before in ("", "a", "ab"):
+        packed = base64.b64encode(f"{before}sk-planted-4711-abcdefghijkl".encode()).decode()
+        assert packed[6:-4] not in long.hide_in_reply(f"It is {packed}.")
+
+
+def test_what_errors_show_of_a_key() -> None:
+    value = "sk-planted-4711-abcdefghijkl"
+    key = Key(value)
+    packed = base64.b64encode(value.encode()).decode()
+    for shown in (
+        value.upper(),
+        value[:12],
+        value[-9:],
+        value[5:].title(),
+        f"{value[:6]}...{value[-6:]}",
+        f"{value[:4]}…{value[-4:]}",
+        f"*****{value[-4:]}",
+        f"{value[:9]}\u200b{value[9:]}",
+        f"{value[:5]}\x00{value[5:7]}\u2060{value[7:]}",
+        value + value[-8:],
+        packed,
+        packed.rstrip("="),
+    ):
+        told = key.hide(f"it is {shown} there")
+        assert "[key]" in told
+        assert re.fullmatch(r"it is \**(\[key\])+\w?=* there", told)
+    assert key.hide("a sk-plan of 4711") == "a sk-plan of 4711"
+
+
+@pytest.mark.parametrize("part", ["sk-", "sk-planted-", "*", "a", "abcdefghijkl", "\u200b", ". "])
+def test_hiding_takes_linear_time(part: str) -> None:
+    key = Key("sk-planted-4711-abcdefghijkl")
+    text = part * (2_000_000 // len(part))
+    started = time.process_time()
+    key.hide_in_reply(text)
+    one_line(text, hide=key.hide)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("before", [*range(276, 301, 3), *range(1160, 1204, 4), 30_000])
+def test_a_key_is_hidden_before_the_text_is_cut(before: int) -> None:
+    key = Key("sk-planted-4711-abcdefghijkl")
+    for fill in ("x", " ", "\n"):
+        told = one_line(fill * before + " sk-planted-4711-abcdefghijkl", hide=key.hide)
+        assert "sk-" not in told
+        assert len(told) <= 300
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("MY_KEY", "'MY_KEY'"),
+        ("my_key_2", "'my_key_2'"),
+        (KEY, "the name given"),
+        ("sk_live_abc", "the name given"),
+        ("gsk_abcdef", "the name given"),
+        ("aB3" * 20, "the name given"),
+        ("A" * 62, "the name given"),
+    ],
+)
+def test_a_key_given_for_its_variables_name(name: str, shown: str) -> None:
+    with pytest.raises(UsageError, match="no such variable") as caught:
+        find_key(OPENAI, name)
+    assert f"from {shown}:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["http://xn--/v1", "http://h:99999/v1", "http://h:0/v1", "http://" + "a" * 70 + ".\u2603"],
+)
+def test_addresses_that_nobody_can_have(given: str) -> None:
+    with pytest.raises(UsageError, match="Give it as http://localhost:8000/v1") as caught:
+        base_url(given)
+    assert given[:16] in str(caught.value)

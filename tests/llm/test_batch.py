@@ -141,3 +141,21 @@ def test_odd_files(tmp_path: Path) -> None:
     assert read_batch(tmp_path / "o.jsonl").replies == []
     with pytest.raises(PromptError, match="No such file"):
         read_batch(tmp_path / "none.jsonl")
+
+
+def test_samples_that_are_there_are_not_written(tmp_path: Path) -> None:
+    asked = questions(3, samples=3)
+    rows = [answer(f"{asked[0].id}-{n}", chat(f"r{n}")) for n in (2, 0)]
+    rows += [answer(f"{asked[1].id}-{n}", chat("r")) for n in range(3)]
+    found = read_batch(written(tmp_path / "o.jsonl", rows))
+    assert found.replies[:2] == [(asked[0].id, "r0"), (asked[0].id, "r2")]
+    assert found.counts == {asked[0].id: 2, asked[1].id: 3}
+    made = write_batch(asked, tmp_path / "b.jsonl", model="m", have=found.counts)
+    assert made.requests == 4
+    ids = [row["custom_id"] for row in lines(tmp_path / "b.jsonl")]
+    assert ids == [f"{asked[0].id}-2", *(f"{asked[2].id}-{n}" for n in range(3))]
+
+
+def test_an_error_without_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "o.jsonl", [answer("a" * 16 + "-0", {}, 500)])
+    assert read_batch(path).failed == [("a" * 16 + "-0", "HTTP 500")]

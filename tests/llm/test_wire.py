@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from byname.llm.address import Key
 from byname.llm.wire import BadReplyError, Manner, complaint, read_reply
 from byname.queries import is_refusal
 
@@ -127,3 +129,19 @@ def test_complaints(body: bytes, kind: str, text: str) -> None:
 )
 def test_manners(model: str, newer: bool) -> None:
     assert (Manner.of(model, True).tokens == "max_completion_tokens") is newer
+
+
+def test_errors_that_are_null() -> None:
+    assert complaint({"error": None, "message": "x"}).text == "x"
+    assert complaint(b'{"error": null}').text == ""
+    assert complaint({"error": {"message": None, "code": None}}).text == ""
+
+
+def test_the_key_is_hidden_before_a_complaint_is_cut() -> None:
+    key = Key("sk-planted-4711-abcdefghijkl")
+    for before in range(130, 151):
+        said = "x " * before + "sk-planted-4711-abcdefghijkl"
+        for body in (json.dumps({"error": {"message": said}}).encode(), said.encode()):
+            assert "sk-" not in complaint(body, key.hide).text
+    coded = {"error": {"message": "m", "code": "x" * 290 + "sk-planted-4711-abcdefghijkl"}}
+    assert "sk-" not in complaint(coded, key.hide).text

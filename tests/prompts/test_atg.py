@@ -236,19 +236,29 @@ def test_wording() -> None:
 @pytest.mark.parametrize(
     "raw, seen",
     [
-        ({"questions": {"synonym": {"text": "What?"}}}, "the question for 'synonym' holds"),
-        ({"questions": {"one-to-one": {"text": "{name}?"}}}, "the question for 'one-to-one'"),
+        ({"questions": {"synonym": {"text": "What?"}}}, "question 'synonym' must hold {name}"),
+        (
+            {"questions": {"one-to-one": {"text": "{name}?"}}},
+            "question 'one-to-one' must hold {name} and {other}",
+        ),
         ({"sentences": {"attribute": ["{name}"]}}, "must hold {item}"),
         ({"sentences": {"analogous": ["{item} {other}"]}}, "for 'analogous' must hold"),
-        ({"sentences": {"attribute": []}}, "no question or no sentence for 'attribute'"),
-        ({"questions": 3}, "use the wording for 'atg'"),
-        ({"words": {}}, "use the wording for 'atg'"),
+        ({"sentences": {"attribute": []}}, "sentences/attribute: Tuple should have at least 1"),
+        ({"questions": 3}, "'questions' is no object"),
+        ({"words": {}}, "is not an object with"),
+        ({}, "is not an object with"),
+        ([], "is not an object with"),
+        (None, "is not an object with"),
+        ("x", "is not an object with"),
+        (5, "is not an object with"),
+        ({"questions": {"colour": "{name}?"}}, "there is no kind 'colour'"),
     ],
 )
 def test_bad_wording(raw: Any, seen: str) -> None:
     with pytest.raises(PromptError) as caught:
-        atg_wording(raw)
+        ATG().use_wording(raw, "'w.json'")
     assert seen in str(caught.value)
+    assert "use the wording in 'w.json' for 'atg'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_equalize_leaves_other_kinds() -> None:
             ["long, bare legs", "red eyes"],
         ),
         ('["long legs", "cut o', ["long legs"]),
-        ("- " + "x" * 10**6, ["x" * 10**6]),
+        ("- " + "x" * 1000, ["x" * 1000]),
     ],
     ids=lambda value: repr(value)[:24],
 )

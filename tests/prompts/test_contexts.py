@@ -144,6 +144,8 @@ def test_own_factors() -> None:
         ([], "not an object with 'factors'"),
         ({}, "not an object with 'factors'"),
         ({"factors": [], "x": 1}, "not an object with 'factors'"),
+        ({"factors": {}}, "it has no factor"),
+        ({"factors": {"w": {"rain": "x\ud800"}}}, "it holds U+D800"),
         ({"factors": {"w": "rain"}}, "at factors/w:"),
         ({"factors": {"w": {"rain": 3}}}, "at factors/w/rain:"),
         ({"factors": {"w": {"rain": [3]}}}, "at factors/w/rain/0:"),

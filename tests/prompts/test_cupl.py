@@ -31,6 +31,8 @@ HOSTILE = {
     "spaces": "red" + " \t" * 500_000 + "skin",
     "many lines": "\n".join(["- red"] * 100_000),
     "dots": "." * 100_000,
+    "bold dots": "**" + "." * 100_000 + "x**",
+    "shouts": "Wow! " * 100_000,
     "json": '{"items": ["red skin", "round shape"], "n": 3}',
     "fenced json": '```json\n["red skin", "round shape"]\n```',
     "deep json": "[" * 100_000,
@@ -152,6 +154,13 @@ def test_the_spec() -> None:
         ("[An owl] is brown", "[An owl] is brown."),
         ("Eine Eule mit Käse.", "Eine Eule mit Käse."),
         ("フクロウは茶色い", "フクロウは茶色い."),
+        ("フクロウは小さい。茶色い。", "フクロウは小さい。"),
+        ("**Owl**\n\nAn owl is small. It", "An owl is small."),
+        ("# Owl\nAn owl is small.", "An owl is small."),
+        ("**An owl is small.**", "An owl is small."),
+        ("**Answer:**\nAn owl is small.", "An owl is small."),
+        ("Here it is:\n- brown\n- red", ""),
+        ("Named by Mrs. Fox and Prof. Dr. Owl. It", "Named by Mrs. Fox and Prof. Dr. Owl."),
         ("...", ""),
         ("Here you are:", ""),
         ("42", ""),
@@ -161,11 +170,24 @@ def test_first_sentence(reply: str, text: str) -> None:
     assert first_sentence(reply) == text
 
 
+@pytest.mark.parametrize("name", ["St. Bernard", "Dr. Pepper", "Zz. Top", "E. coli v. 2"])
+def test_a_full_stop_in_the_name_ends_nothing(name: str) -> None:
+    one = Taxonomy([Node("x", "thing", aliases=(name,)), Node("y", name), Node("z", "cat")])
+    member = CuPL(samples=1)
+    of_name, of_cat = ([q for q in member.asked(one) if q.class_id == i] for i in "yz")
+    assert {q.stop for q in of_name} == {None}
+    assert {q.stop for q in of_cat} == {"."}
+    said = f"A {name.upper()} is a big thing. It is red."
+    made = member.collect(one, [(of_name[0], said), (next(member.asked(one)), said)])
+    assert made.texts("y") == made.texts("x") == [f"A {name.upper()} is a big thing."]
+    assert member.repeats(of_name[0], said) == made.texts("y")[0]
+
+
 @given(st.text())
 def test_a_first_sentence_is_one_line_and_its_own_first_sentence(reply: str) -> None:
     text = first_sentence(reply)
     assert text == " ".join(text.split())
-    assert not text or text.endswith((".", "!", "?", "…"))
+    assert not text or text.endswith((".", "!", "?", "…", "。", "！", "？"))
 
 
 def test_replies_become_texts_in_any_order() -> None:

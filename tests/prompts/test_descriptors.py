@@ -178,3 +178,13 @@ def test_a_wording() -> None:
     assert [q.text for q in member.queries(Taxonomy.from_names(["hen"]))] == ["See hen?"]
     with pytest.raises(PromptError, match=r"must hold \{name\}"):
         member.use_wording({"questions": {"descriptor": "See?"}}, "w")
+
+
+def test_endless_items_are_cut_or_dropped() -> None:
+    long, endless = "red " * 400, "x" * 1001
+    made = one_reply(Descriptors(), f"- {long}\n- {endless}\n- a stem\n- {'y' * 1000}")
+    first, *others = next(iter(made.classes.values()))
+    assert first.about == ("red " * 250).strip()
+    assert [prompt.about for prompt in others] == ["a stem", "y" * 1000]
+    record = made.provenance.model_dump()
+    assert (record["answers_dropped"], record["answers_cut"]) == ({"too long": 1}, 1)

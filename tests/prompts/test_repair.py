@@ -55,7 +55,7 @@ def test_texts_in_any_order() -> None:
 
 def test_the_template() -> None:
     made = create("repair[template=art of {} {x}]")
-    assert one_reply(made, "- {}").texts("a") == ["art of apple, which has {} {x}"]
+    assert one_reply(made, "- {0}").texts("a") == ["art of apple, which has {0} {x}"]
     with pytest.raises(RecipeError, match=r"it holds \{\} 0 times"):
         RepairTexts(template="a photo")
 

@@ -137,3 +137,15 @@ def test_two_lists_in_json() -> None:
 @pytest.mark.parametrize("reply", ['["' + '\\"' * 500_000, "a,b" + " " * 1_000_000 + "c"])
 def test_long_hostile_lines_do_not_hang(reply: str) -> None:
     assert len(parse_list(reply)) <= 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "- red\n- ?\n- ...\n- I'm sorry, I don't know.",
+        '["red", "?", "I do not know more"]',
+        "red; ?; I don't know",
+    ],
+)
+def test_marks_and_refusals_are_no_items(reply: str) -> None:
+    assert parse_list(reply) == ["red"]

@@ -68,6 +68,8 @@ def test_a_users_states() -> None:
         ([], "not an object with 'anomaly' or 'presence'"),
         ({}, "not an object with 'anomaly' or 'presence'"),
         ({"weather": {}}, "there is no set 'weather'. Sets: anomaly, presence."),
+        ({"anomaly": {}}, "'anomaly' has no list"),
+        ({"anomaly": {"normal": ["{name}\udfff"]}}, "it holds U+DFFF"),
         ({"anomaly": []}, "'anomaly' is no object"),
         ({"anomaly": {"present": []}}, "there is no list 'present' in 'anomaly'. Lists: templates"),
         ({"anomaly": {"normal": []}}, "anomaly/normal is no list of texts, or empty"),

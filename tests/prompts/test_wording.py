@@ -40,6 +40,16 @@ def test_fill_is_one_pass() -> None:
         ({"sentences": {"attribute": ["no item"]}}, "must hold {item}"),
         ({"sentences": {"attribute": ["{item} {other}"]}}, "must hold {item}"),
         ({"sentences": {"attribute": 3}}, "sentences/attribute"),
+        ({"sentences": {"attribute": []}}, "sentences/attribute"),
+        ({"questions": {}}, "it changes nothing"),
+        ({"questions": {"synonym": {"max_tokens": True}}}, "synonym/max_tokens"),
+        ({"questions": {"synonym": {"samples": "3"}}}, "synonym/samples"),
+        ({"questions": {"synonym": {"temperature": True}}}, "synonym/temperature"),
+        ({"questions": {"synonym": {"stop": ""}}}, "synonym/stop"),
+        (
+            {"questions": {"synonym": "{name}\udc80"}},
+            "it holds U+DC80, which is no whole character",
+        ),
     ],
 )
 def test_wrong_wording(raw: object, seen: str) -> None:
@@ -54,3 +64,12 @@ def test_merged() -> None:
     assert (made.questions["synonym"].samples, made.questions["synonym"].form) == (3, "list")
     assert made.sentences["attribute"] == ("{item}: {name}",)
     assert made.questions["attribute"] == merge_wording("atg", raw).questions["attribute"]
+
+
+@pytest.mark.parametrize(
+    "style, kind",
+    [("attributes", "looks"), ("attributes", "domain"), ("sounds", "scene"), ("cupl", "domain")],
+)
+def test_no_style_takes_an_empty_list(style: str, kind: str) -> None:
+    with pytest.raises(PromptError, match=f"at sentences/{kind}"):
+        merge_wording(style, {"sentences": {kind: []}})
