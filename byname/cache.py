@@ -31,7 +31,7 @@ __all__ = [
     "working_dir",
 ]
 
-KINDS = ("mini", "replies", "runs", "texts")
+KINDS = ("int8", "mini", "replies", "runs", "texts")
 """Sub-folders that byname makes; nothing else is ever deleted, whatever BYNAME_CACHE points at."""
 PAID = "replies"
 

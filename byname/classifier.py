@@ -17,9 +17,10 @@ from byname.classtexts import class_texts
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
+from byname.encoders.precision import Verdict
 from byname.errors import EmbeddingsError, EncoderError, UsageError
 from byname.estimator import Estimator
-from byname.inputs import as_embeddings, check_count, in_place, listed
+from byname.inputs import as_embeddings, check_count, in_place, listed, opened, settled
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
 from byname.promptchoice import Prompts, chosen_prompts, is_member
@@ -63,6 +64,10 @@ class Classifier(Estimator):
     threads : int, optional
         Threads of the encoder; as many as processors by default.
     device : str, default "cpu"
+    precision : str, optional
+        ``"int8"`` runs an ONNX folder in 8-bit numbers if it agrees with fp32 on the first images
+        that are given, and in fp32 with a warning if not; ``"bf16"`` and ``"fp16"`` are for torch
+        models.
     cache : bool, default True
         Keep and reuse vectors of images and texts.
     progress : callable, optional
@@ -74,6 +79,8 @@ class Classifier(Estimator):
         Ids of the classes, in the order of the columns of ``predict_proba``.
     taxonomy_ : Taxonomy
     encoder_ : Encoder
+    verdict_ : Verdict or None
+        What the check of int8 found.
     prompts_ : PromptSet
     pipeline_ : Pipeline
         The fitted stages; ``pipeline_.weight_`` (M,) and ``pipeline_.W_`` (K, D).
@@ -111,6 +118,7 @@ class Classifier(Estimator):
         batch_size: int = 32,
         threads: int | None = None,
         device: str = "cpu",
+        precision: str | None = None,
         cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
@@ -129,10 +137,12 @@ class Classifier(Estimator):
         self.batch_size = batch_size
         self.threads = threads
         self.device = device
+        self.precision = precision
         self.cache = cache
         self.progress = progress
 
     encoder_: Encoder
+    verdict_: Verdict | None
     _light = frozenset({"batch_size", "cache", "progress", "threads"})
     _derived = frozenset({"_texts", "_encoded_with"})
 
@@ -144,11 +154,14 @@ class Classifier(Estimator):
         named = not isinstance(self.encoder, Encoder)
         return {n: v for n, v in vars(self).items() if not (named and n == "encoder_")}
 
-    def prepare(self, text_progress: Callable[[int, int], None] | None = None) -> Self:
+    def prepare(
+        self, text_progress: Callable[[int, int], None] | None = None, images: Any = None
+    ) -> Self:
         """Read the classes, make the prompts, load the encoder and encode the texts; idempotent.
 
         Everything that can be wrong with the arguments is found here, before any image is read.
-        ``text_progress`` is called with how many of how many new texts are encoded.
+        ``text_progress`` is called with how many of how many new texts are encoded. ``images`` are
+        what ``precision="int8"`` is checked on.
         """
         self._refresh()
         if hasattr(self, "_texts"):
@@ -168,7 +181,9 @@ class Classifier(Estimator):
         )
         self.prompts_: PromptSet = self._make_prompts()
         if not hasattr(self, "encoder_"):
-            self.encoder_ = self._load_encoder()
+            self.encoder_ = self._load_encoder(self.precision)
+            names = [node.name for node in self.taxonomy_.classes]
+            self.encoder_, self.verdict_ = settled(self.encoder_, images, names)
         self._encoded_with = _fingerprints(self.encoder_)
         self.classes_: NDArray[np.str_] = np.array(answered.class_ids)
         self._texts = self._encode_texts(text_progress or (lambda done, total: None))
@@ -186,12 +201,15 @@ class Classifier(Estimator):
         if self.threads is not None:
             check_count("load the encoder", "threads", self.threads)
 
-    def _load_encoder(self) -> Encoder:
-        return load_encoder(self.encoder, device=self.device, threads=self.threads)
+    def _load_encoder(self, precision: str | None) -> Encoder:
+        return load_encoder(
+            self.encoder, device=self.device, threads=self.threads, precision=precision
+        )
 
     def _load_again(self) -> None:
         """After unpickling: the encoder of that name, if it is still the one that was used."""
-        found = self._load_encoder()
+        refused = self.verdict_ is not None and not self.verdict_.kept
+        found = self._load_encoder(None if refused else self.precision)
         if _fingerprints(found) != self._encoded_with:
             raise EncoderError(
                 "use this unpickled classifier",
@@ -234,7 +252,8 @@ class Classifier(Estimator):
 
     def embed(self, X: Any) -> Embeddings:
         """Vectors of images in any accepted form; see :meth:`predict`."""
-        self.prepare()
+        X = opened(X)
+        self.prepare(images=X)
         found = as_embeddings(
             X,
             self.encoder_,
@@ -274,7 +293,7 @@ class Classifier(Estimator):
             )
         # A file of classes or prompts may have changed; its texts are found in the cache.
         self._refresh()
-        self._forget(keep=frozenset({"encoder_", "_learned_with"}))
+        self._forget(keep=frozenset({"encoder_", "verdict_", "_learned_with"}))
         return self.fit_prepared(X)
 
     def fit_prepared(self, X: Any = None) -> Self:

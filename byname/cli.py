@@ -18,6 +18,7 @@ from byname.cli_options import (
     ImageColumn,
     Lineage,
     NoCache,
+    Precision,
     Quiet,
     Threads,
 )
@@ -44,6 +45,10 @@ cli_study.register(app)
 Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")
 ]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", help=".csv, .jsonl or .parquet; - for CSV on stdout."),
+]
 Classes = Annotated[str, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")]
 Decide = Annotated[str | None, typer.Option(help="Stage member: reject[min_probability=0.6].")]
 Level = Annotated[str | None, typer.Option(help="Answer on this level: its name or depth.")]
@@ -68,10 +73,7 @@ def _root(
 def classify(
     images: Images,
     classes: Classes,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help=".csv, .jsonl or .parquet; - for CSV on stdout."),
-    ] = None,
+    output: Output = None,
     encoder: EncoderName = None,
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")
@@ -94,6 +96,7 @@ def classify(
     batch_size: BatchSize = 32,
     threads: Threads = None,
     device: Device = "cpu",
+    precision: Precision = None,
     no_cache: NoCache = False,
     quiet: Quiet = False,
 ) -> None:
@@ -122,6 +125,7 @@ def classify(
             "batch_size": batch_size,
             "threads": threads,
             "device": device,
+            "precision": precision,
             "cache": not no_cache,
         },
     )
@@ -136,6 +140,7 @@ def embed(
     batch_size: BatchSize = 32,
     threads: Threads = None,
     device: Device = "cpu",
+    precision: Precision = None,
     no_cache: NoCache = False,
     quiet: Quiet = False,
 ) -> None:
@@ -150,6 +155,7 @@ def embed(
         batch_size=batch_size,
         threads=threads,
         device=device,
+        precision=precision,
         cache=not no_cache,
         quiet=quiet,
     )

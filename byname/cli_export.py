@@ -12,7 +12,10 @@ from byname.cli_options import Quiet, Threads
 __all__ = ["register"]
 
 EncoderArgument = Annotated[
-    str, typer.Argument(help="open_clip:ARCH/PRETRAINED or transformers:NAME_OR_FOLDER.")
+    str,
+    typer.Argument(
+        help="open_clip:ARCH/PRETRAINED, transformers:NAME_OR_FOLDER, or a preset of these."
+    ),
 ]
 Folder = Annotated[Path, typer.Argument(help="Encoder folder to make.")]
 Check = Annotated[

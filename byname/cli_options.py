@@ -14,6 +14,7 @@ __all__ = [
     "ImageColumn",
     "Lineage",
     "NoCache",
+    "Precision",
     "Quiet",
     "Threads",
 ]
@@ -33,5 +34,12 @@ ImageColumn = Annotated[
 BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of the encoder; default all.", min=1)]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offers it.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX folders: fp32, or int8, kept only where it agrees with fp32 on your images. "
+        "torch models: fp32, bf16, fp16."
+    ),
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Use and keep no vectors of other runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]

@@ -15,6 +15,7 @@ from byname.cli_options import (
     ImageColumn,
     Lineage,
     NoCache,
+    Precision,
     Quiet,
     Threads,
 )
@@ -62,6 +63,7 @@ def diagnose(
     batch_size: BatchSize = 32,
     threads: Threads = None,
     device: Device = "cpu",
+    precision: Precision = None,
     no_cache: NoCache = False,
     quiet: Quiet = False,
 ) -> None:
@@ -90,6 +92,7 @@ def diagnose(
             "batch_size": batch_size,
             "threads": threads,
             "device": device,
+            "precision": precision,
             "cache": not no_cache,
         },
     )

@@ -22,7 +22,7 @@ from byname.embeddings import Embeddings
 from byname.encoders import list_encoders, load_encoder
 from byname.errors import UsageError
 from byname.images.sources import Source
-from byname.inputs import as_embeddings, open_images
+from byname.inputs import as_embeddings, open_images, settled
 from byname.provenance import run_record
 from byname.recipes import list_recipes
 from byname.rows import check_output, write_csv, write_record, write_rows
@@ -64,7 +64,7 @@ def classify(
         source = _open(images, image_column)
         model = Classifier(**options)
         with text_progress(quiet) as advance_texts:
-            model.prepare(advance_texts)
+            model.prepare(advance_texts, images=source)
         ready = time.perf_counter()
         if not quiet:
             _announce(source, model)
@@ -107,7 +107,10 @@ def _open(images: str, image_column: str | None) -> Source | Embeddings:
 
 
 def _announce(source: Source | Embeddings, model: Classifier) -> None:
-    for text in model.taxonomy_.warnings:
+    notes = list(model.taxonomy_.warnings)
+    if model.verdict_ is not None and model.verdict_.kept:
+        notes.append(model.verdict_.in_words())
+    for text in notes:
         say(f"note: {text}")
     texts = model.prompts_.summary()["texts"]
     stages = model.recipe_.stages() | {"prompts": model.prompts_origin()}
@@ -179,6 +182,7 @@ def embed(
     device: str,
     cache: bool,
     quiet: bool,
+    precision: str | None = None,
 ) -> None:
     """``byname embed``."""
     start, counter = time.perf_counter(), Counter()
@@ -187,7 +191,10 @@ def embed(
         source = _open(images, image_column)
         if isinstance(source, Embeddings):
             raise UsageError(f"embed '{images}'", "it holds vectors already", "Classify it.")
-        model = load_encoder(encoder, device=device, threads=threads)
+        model = load_encoder(encoder, device=device, threads=threads, precision=precision)
+        model, verdict = settled(model, source)
+        if verdict is not None and verdict.kept and not quiet:
+            say(f"note: {verdict.in_words()}")
         with progress_bar(counter, len(source), quiet) as advance:
             found = as_embeddings(
                 source, model, batch_size=batch_size, cache=cache, progress=advance
@@ -206,6 +213,7 @@ def embed(
             counts=counts,
             seconds=seconds,
             warnings=warned,
+            verdict=verdict,
         )
         found.save(output)
         write_record(output, record)

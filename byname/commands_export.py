@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from byname.console import collect_warnings, say, table
 from byname.demo import write_demo
 from byname.encoders import load_encoder
-from byname.encoders.export import Exported, check_encoder, check_target, export_encoder
+from byname.encoders.export import (
+    Exported,
+    check_encoder,
+    check_opset,
+    check_target,
+    export_encoder,
+)
 from byname.encoders.export_graphs import need_onnx
-from byname.errors import EncoderUnavailableError, ImageError, SourceError, some
+from byname.encoders.presets import PRESETS
+from byname.errors import EncoderUnavailableError, ImageError, SourceError, UsageError, some
 from byname.images.load import load_pixels
 from byname.images.preprocess import Preprocess
 from byname.images.sources import Source, open_source
@@ -24,6 +31,7 @@ from byname.images.sources import Source, open_source
 __all__ = ["run"]
 
 MOST_IMAGES = 64
+NO_MODEL = "it has no torch model"
 
 
 def run(
@@ -38,7 +46,9 @@ def run(
     quiet: bool,
 ) -> None:
     """What is cheap to refuse is refused before the model is loaded."""
+    _check_name(encoder)
     check_target(folder, overwrite)
+    check_opset(opset)
     need_onnx(f"export to '{folder}'")
     source = None if check is None else open_source(check)
     with collect_warnings():
@@ -51,6 +61,18 @@ def run(
             model, folder, images=images, opset=opset, overwrite=overwrite, force=force
         )
     _show(exported, model.info.licence, model.info.source)
+
+
+def _check_name(encoder: str) -> None:
+    """Refuse what is no torch model by its name, before it is downloaded."""
+    spec = PRESETS[encoder].spec if encoder in PRESETS else encoder
+    if spec.partition(":")[0] in ("mini", "onnx", "onnx-hub", "precomputed"):
+        raise UsageError(
+            f"export encoder '{encoder}'",
+            f"it has no torch model, it stands for '{spec}'" if spec != encoder else NO_MODEL,
+            "It runs without torch already. Exported are encoders of the forms "
+            "open_clip:ARCH/PRETRAINED and transformers:NAME_OR_FOLDER.",
+        )
 
 
 def _show(exported: Exported, licence: str, source: str) -> None:
@@ -71,8 +93,8 @@ def _show(exported: Exported, licence: str, source: str) -> None:
     )
     if not exported.parity.passed:
         say("warning: the vectors differ from torch's; kept because of --force")
-    texts = "at their own length" if exported.cut else "always padded to the full length"
-    print(f"'{exported.folder}': {_size(exported.bytes)}; texts run {texts}")
+    texts = "run at their own length" if exported.cut else "are always padded to the full length"
+    print(f"'{exported.folder}': {_size(exported.bytes)}; texts {texts}")
     print(f"licence of the weights: {licence} ({source})")
     print("next:")
     # a leading "~" or a blank would be lost to the shell

@@ -45,6 +45,7 @@ DEFAULTS = {
     "batch_size": 32,
     "threads": None,
     "device": "cpu",
+    "precision": None,
     "cache": True,
 }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +16,18 @@ from PIL import Image
 
 from byname.embeddings import Embeddings, is_embeddings_file
 from byname.encoders import Encoder
-from byname.errors import UsageError
+from byname.encoders.onnx import OnnxEncoder
+from byname.encoders.precision import Verdict, settle
+from byname.errors import ImageError, UsageError
 from byname.images.decode import array_to_image, to_rgb
+from byname.images.load import load_pixels
 from byname.images.preprocess import to_pixels
-from byname.images.sources import Source, open_source
+from byname.images.sources import ImageRef, Source, open_source
 from byname.ops import is_torch, to_numpy
 from byname.runs import embed_source
 from byname.runs.shard import Progress
 
-__all__ = ["as_embeddings", "check_count", "in_place", "listed", "open_images"]
+__all__ = ["as_embeddings", "check_count", "in_place", "listed", "open_images", "opened", "settled"]
 
 ACCEPTED = (
     "Accepted: a folder, glob, list file or tar; a list of files; PIL images; (N, H, W, 3) uint8 "
@@ -35,6 +40,58 @@ def open_images(X: Any, *, image_column: str | None = None) -> Source | Embeddin
     if isinstance(X, str | os.PathLike) and is_embeddings_file(Path(X)):
         return Embeddings.load(Path(X))
     return open_source(X, image_column=image_column)
+
+
+def opened(X: Any) -> Any:
+    """Paths as a listed source or stored embeddings; images in memory as they are."""
+    X = open_images(X) if isinstance(X, str | os.PathLike) else listed(X)
+    if isinstance(X, list | tuple) and X and all(isinstance(x, str | os.PathLike) for x in X):
+        return open_source(X)
+    return X
+
+
+def settled(encoder: Encoder, X: Any, names: Sequence[str] = ()) -> tuple[Encoder, Verdict | None]:
+    """An int8 encoder that agrees with fp32 on these images, or its fp32 original.
+
+    Any other encoder comes back as it is, without a verdict; so does one that made the stored
+    vectors X, since it was checked then.
+    """
+    if not isinstance(encoder, OnnxEncoder) or encoder.precision != "int8":
+        return encoder, None
+    if isinstance(X, Embeddings) and X.fingerprint == encoder.info.image_fingerprint():
+        return encoder, None
+    identity = ""
+    if isinstance(X, Source):
+        files = [(r.key, r.offset, r.length, r.size, r.mtime_ns) for r in X.refs[:256]]
+        identity = repr((X.root, files))
+    return settle(encoder, partial(_first_pixels, X, encoder), names, identity)
+
+
+def _first_pixels(X: Any, encoder: Encoder, most: int) -> NDArray[np.uint8]:
+    """Pixels of the first readable images, at most so many; (0, ...) where X holds none."""
+    preprocess = encoder.info.preprocess
+    assert preprocess is not None
+    X = to_numpy(X) if is_torch(X) else X
+    items: Sequence[Any] = ()
+    if isinstance(X, Source):
+        items = X.refs
+    elif isinstance(X, Image.Image):
+        items = [X]
+    elif isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 4):
+        items = cast(Sequence[Any], X)
+    found: list[NDArray[np.uint8]] = []
+    # one by one: each is read when its turn comes, and unreadable ones cost no place
+    for item in items:
+        with suppress(ImageError, UsageError, MemoryError):
+            if isinstance(item, ImageRef):
+                found.append(load_pixels(item.read(), preprocess))
+            elif isinstance(item, Image.Image):
+                found.append(to_pixels(to_rgb(item), preprocess))
+            else:
+                found.append(to_pixels(array_to_image(item), preprocess))
+        if len(found) == most:
+            break
+    return np.stack(found) if found else np.zeros((0, 1, 1, 3), np.uint8)
 
 
 def check_count(asked: str, name: str, value: Any) -> None:
@@ -93,7 +150,7 @@ def as_embeddings(
         For anything that is not one of the accepted forms, or a batch size below 1.
     """
     check_count("embed images", "batch_size", batch_size)
-    X = open_images(X) if isinstance(X, str | os.PathLike) else listed(X)
+    X = opened(X)
     if isinstance(X, Embeddings):
         return X
     if isinstance(X, Source):

@@ -14,6 +14,7 @@ from typing import Any
 from byname import __version__
 from byname.classifier import Classifier
 from byname.encoders import Encoder
+from byname.encoders.precision import Verdict
 
 __all__ = ["run_record", "versions"]
 
@@ -36,6 +37,7 @@ def run_record(
     warnings: list[str],
     model: Classifier | None = None,
     parameters: Mapping[str, Any] | None = None,
+    verdict: Verdict | None = None,
 ) -> dict[str, Any]:
     """A JSON-able record of one command; holds no key and no environment variable."""
     record: dict[str, Any] = {
@@ -51,6 +53,9 @@ def run_record(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "warnings": warnings,
     }
+    verdict = verdict or (None if model is None else model.verdict_)
+    if verdict is not None:
+        record["int8"] = asdict(verdict)
     if model is not None:
         taxonomy = model.taxonomy_
         record["classes"] = {

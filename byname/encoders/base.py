@@ -116,6 +116,8 @@ class Encoder(ABC):
     """Images and texts to unit vectors in one space. Stateless after construction; thread-safe."""
 
     info: EncoderInfo
+    in_flight: int = 1
+    """Calls of ``encode_images`` that a run makes at once, so that nothing idles between two."""
 
     @abstractmethod
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

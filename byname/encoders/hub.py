@@ -1,13 +1,19 @@
-"""Encoder folders from the Hugging Face hub, and from its cache on this machine."""
+"""Encoder folders and files from the Hugging Face hub, and from its cache on this machine.
+
+The hub's own client obeys ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE``.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from byname.encoders.layouts import is_complete
 from byname.errors import EncoderUnavailableError
 
-__all__ = ["cached_folder", "fetch"]
+__all__ = ["cached_file", "cached_folder", "fetch", "fetch_file", "names_repository"]
 
 # The full-precision files of the layouts that are understood, and what describes them.
 PATTERNS = [
@@ -21,24 +27,94 @@ PATTERNS = [
     "visual/model.onnx*",
     "textual/model.onnx*",
 ]
+DESCRIPTIONS = ["*.json", "README.md", "LICENSE*", "merges.txt", "vocab.txt", "*.model"]
 TIMEOUT_S = 5.0
+MINI = (
+    "or use '--encoder mini', which works offline but is far less accurate "
+    '(pip install "byname[demo]").'
+)
 
 
-def cached_folder(repo: str) -> Path | None:
+@dataclass(frozen=True)
+class _Kind:
+    """What is fetched for a kind of encoder.
+
+    ``weights`` lists alternatives, best first; only the first that a repository has is fetched.
+    """
+
+    use: str
+    patterns: Sequence[str]
+    weights: Sequence[tuple[str, ...]] = ()
+
+
+KINDS = {
+    "onnx": _Kind("onnx", PATTERNS),
+    "transformers": _Kind(
+        "transformers", DESCRIPTIONS, (("model.safetensors",), ("model-*-of-*.safetensors",))
+    ),
+    "open_clip": _Kind(
+        "open_clip:local-dir",
+        DESCRIPTIONS,
+        (
+            ("open_clip_model.safetensors",),
+            ("open_clip_pytorch_model.safetensors",),
+            ("open_clip_pytorch_model.bin",),
+        ),
+    ),
+}
+
+
+def names_repository(text: str) -> bool:
+    """Whether this can be a repository: OWNER/NAME, or the bare NAME of an old one.
+
+    Examples
+    --------
+    >>> names_repository("openai/clip-vit-base-patch32"), names_repository("/a/folder")
+    (True, False)
+    """
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text) is not None
+
+
+def cached_folder(repo: str, kind: str = "onnx") -> Path | None:
     """Folder of a repository that was fetched before; None if it is not here, or only in part."""
     import huggingface_hub
 
+    what = KINDS[kind]
+    patterns = [*what.patterns, *(p for group in what.weights for p in group)]
     try:
         folder = Path(
-            huggingface_hub.snapshot_download(repo, allow_patterns=PATTERNS, local_files_only=True)
+            huggingface_hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True)
         )
     except Exception:  # noqa: BLE001 - the hub's many classes all mean "not here"
         return None
-    return folder if is_complete(folder) else None
+    if kind == "onnx":
+        return folder if is_complete(folder) else None
+    described = "config.json" if kind == "transformers" else "open_clip_config.json"
+    held = any(any(folder.glob(p)) for group in what.weights for p in group)
+    return folder if held and (folder / described).is_file() else None
 
 
-def fetch(repo: str, asked: str) -> Path:
+def cached_file(repo: str, names: Sequence[str]) -> Path | None:
+    """The first of these files of a repository that was fetched before."""
+    import huggingface_hub
+
+    for name in names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repo, name, local_files_only=True))
+        except Exception:  # noqa: BLE001 - the hub's many classes all mean "not here"
+            continue
+    return None
+
+
+def fetch(repo: str, asked: str, kind: str = "onnx") -> Path:
     """Folder of a repository, downloaded if need be.
+
+    Parameters
+    ----------
+    repo, asked : str
+        The repository, and what the user wrote.
+    kind : {"onnx", "transformers", "open_clip"}
+        Which of its files are wanted.
 
     Raises
     ------
@@ -47,19 +123,75 @@ def fetch(repo: str, asked: str) -> Path:
     """
     import huggingface_hub
 
-    if (folder := cached_folder(repo)) is not None:
+    if (folder := cached_folder(repo, kind)) is not None:
         return folder
+    what = KINDS[kind]
+    do = (
+        f"On a machine with a network run 'hf download {repo} --local-dir FOLDER', bring the "
+        f"folder here and use '--encoder {what.use}:FOLDER'; {MINI}"
+    )
     try:
         # one request first: without a network it fails at once, where a download would retry
-        huggingface_hub.HfApi().model_info(repo, timeout=TIMEOUT_S)
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=PATTERNS))
+        listed = huggingface_hub.HfApi().model_info(repo, timeout=TIMEOUT_S)
+        patterns = list(what.patterns)
+        if what.weights:
+            patterns += _first_here(what.weights, [f.rfilename for f in listed.siblings or []])
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
     except Exception as error:  # noqa: BLE001 - network, HTTP and hub errors share no base class
-        reason = str(error).strip().splitlines()
-        raise EncoderUnavailableError(
-            f"fetch encoder '{asked}' ({repo})",
-            f"the Hugging Face hub did not give it ({type(error).__name__}: "
-            f"{reason[0][:160] if reason else 'no reason given'})",
-            f"On a machine with a network run 'hf download {repo} --local-dir FOLDER', bring the "
-            "folder here and use '--encoder onnx:FOLDER'; or use '--encoder mini', which works "
-            'offline but is far less accurate (pip install "byname[demo]").',
-        ) from None
+        raise _unavailable(f"fetch encoder '{asked}' ({repo})", error, do) from None
+
+
+def fetch_file(repo: str, names: Sequence[str], asked: str, then: str) -> Path:
+    """The first of these files that a repository has, downloaded if need be.
+
+    Parameters
+    ----------
+    repo : str
+    names : sequence of str
+        Best first.
+    asked : str
+        What the user wrote.
+    then : str
+        What to do once the file was brought by hand.
+
+    Raises
+    ------
+    EncoderUnavailableError
+        If it cannot be had.
+    """
+    import huggingface_hub
+
+    if (path := cached_file(repo, names)) is not None:
+        return path
+    do = (
+        f"On a machine with a network run 'hf download {repo} {names[0]} --local-dir FOLDER', "
+        f"bring the file here and {then}; {MINI}"
+    )
+    try:
+        listed = huggingface_hub.HfApi().model_info(repo, timeout=TIMEOUT_S)
+        here = [f.rfilename for f in listed.siblings or []]
+        name = _first_here([(name,) for name in names], here)[0]
+        return Path(huggingface_hub.hf_hub_download(repo, name))
+    except Exception as error:  # noqa: BLE001 - network, HTTP and hub errors share no base class
+        raise _unavailable(f"fetch encoder '{asked}' ({repo})", error, do) from None
+
+
+def _first_here(groups: Sequence[tuple[str, ...]], here: Sequence[str]) -> list[str]:
+    """The first group of patterns of which a repository has a file."""
+    from fnmatch import fnmatch
+
+    for group in groups:
+        if any(fnmatch(name, pattern) for name in here for pattern in group):
+            return list(group)
+    wanted = " or ".join(pattern for group in groups for pattern in group)
+    raise FileNotFoundError(f"the repository has no {wanted}")
+
+
+def _unavailable(asked: str, error: Exception, do: str) -> EncoderUnavailableError:
+    reason = str(error).strip().splitlines()
+    return EncoderUnavailableError(
+        asked,
+        f"the Hugging Face hub did not give it ({type(error).__name__}: "
+        f"{reason[0][:160] if reason else 'no reason given'})",
+        do,
+    )

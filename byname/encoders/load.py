@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import fnmatch
+import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from byname.encoders.base import Encoder
-from byname.encoders.presets import DEFAULT, PRESETS, Preset
+from byname.encoders.layouts import is_complete
+from byname.encoders.presets import DEFAULT, PRESETS, Preset, matching
 from byname.errors import EncoderError, EncoderUnavailableError
 from byname.files import names_folder
 
 __all__ = ["list_encoders", "load_encoder"]
 
-FORMS = "onnx:FOLDER, precomputed:FOLDER, onnx-hub:REPO"
+FORMS = (
+    "onnx:FOLDER, precomputed:FOLDER, onnx-hub:REPO, transformers:REPO_OR_FOLDER, "
+    "open_clip:ARCH/TAG, open_clip:ARCH@FILE, open_clip:hf-hub:REPO, open_clip:local-dir:FOLDER"
+)
 
 
 def load_encoder(
@@ -25,6 +29,7 @@ def load_encoder(
     device: str = "cpu",
     threads: int | None = None,
     cache_dir: Path | None = None,
+    precision: str | None = None,
 ) -> Encoder:
     """The encoder that a name, a folder or a prefix stands for.
 
@@ -32,13 +37,18 @@ def load_encoder(
     ----------
     spec : str, path, Encoder or None
         A preset (``"mini"``, ``"clip-vit-b-32"``), ``"onnx:FOLDER"`` or an existing folder,
-        ``"precomputed:FOLDER"``, ``"onnx-hub:REPO"``; an encoder is returned as it is. None stands
+        ``"precomputed:FOLDER"``, ``"onnx-hub:REPO"``, ``"transformers:REPO_OR_FOLDER"``,
+        ``"open_clip:..."`` (see ``load_open_clip``); an encoder is returned as it is. None stands
         for the environment variable ``BYNAME_ENCODER``, and without it for the default preset.
-    device : {"cpu", "cuda"}
+    device : str
+        ``"cpu"`` or ``"cuda"``; torch models also take ``"mps"``.
     threads : int, optional
         All cores by default.
     cache_dir : path, optional
         Where converted models are kept; ``BYNAME_CACHE`` or the user's cache folder by default.
+    precision : str, optional
+        ``"fp32"``, ``"bf16"`` or ``"fp16"`` for torch models; ``"fp32"`` or ``"int8"`` for ONNX
+        folders, where int8 still has to pass ``byname.encoders.precision.settle``.
 
     Raises
     ------
@@ -54,44 +64,46 @@ def load_encoder(
     """
     if isinstance(spec, Encoder):
         return spec
+    how = _How(device, threads, cache_dir, precision)
     if isinstance(spec, Path):
-        return _from_folder(spec, str(spec), device, threads)
+        return _from_folder(spec, str(spec), how)
     name = (spec or os.environ.get("BYNAME_ENCODER") or DEFAULT).strip()
-    kind, colon, rest = name.partition(":")
     if name in PRESETS:
-        return _from_preset(PRESETS[name], device, threads, cache_dir)
-    if colon and kind == "onnx":
-        return _onnx(Path(rest), device, threads)
-    if colon and kind == "onnx-hub":
-        return _from_hub(rest, name, device, threads)
-    if colon and kind == "precomputed":
-        from byname.encoders.precomputed import PrecomputedEncoder
-
-        return PrecomputedEncoder.from_path(Path(rest))
+        return _from_preset(PRESETS[name], how)
+    if (encoder := _from_prefix(name, how)) is not None:
+        return encoder
     if names_folder(name):
-        return _from_folder(Path(name), name, device, threads)
+        return _from_folder(Path(name), name, how)
     close = difflib.get_close_matches(name, PRESETS, 3, 0.5)
     guess = f"Did you mean {' or '.join(close)}? " if close else ""
     raise EncoderError(
         f"use encoder '{name}'",
         "there is no encoder and no folder of that name",
-        f"{guess}Known: {', '.join(PRESETS)}; or {FORMS}.",
+        f"{guess}'byname list encoders' shows the {len(PRESETS)} that are known by name, such as "
+        f"{DEFAULT} and mini; or {FORMS}.",
     )
 
 
 def list_encoders(pattern: str = "*") -> list[dict[str, Any]]:
-    """The presets whose name matches, one dictionary each.
+    """The presets that a pattern names, one dictionary each.
+
+    Parameters
+    ----------
+    pattern : str
+        Matched against the names ("siglip*"); or a family ("metaclip") or a domain
+        ("remote-sensing") in full.
 
     Returns
     -------
     list of dict
-        ``id, size_mb, licence, input_size, dim, offline, source, note``; ``offline`` says whether
-        it is usable here without a network.
+        ``id, size_mb, licence, input_size, dim, offline, source, note, family, domain, context,
+        logit_scale``, None for what is not known; ``offline`` says whether it is usable here
+        without a network.
 
     Examples
     --------
-    >>> [e["id"] for e in list_encoders("clip-*")]
-    ['clip-vit-b-32', 'clip-vit-b-16', 'clip-vit-l-14']
+    >>> [e["id"] for e in list_encoders("clip-vit-*")]
+    ['clip-vit-b-32', 'clip-vit-b-16', 'clip-vit-l-14', 'clip-vit-l-14-336']
     """
     return [
         {
@@ -103,72 +115,148 @@ def list_encoders(pattern: str = "*") -> list[dict[str, Any]]:
             "offline": _offline(p),
             "source": p.source,
             "note": p.note,
+            "family": p.family,
+            "domain": p.domain,
+            "context": p.context,
+            "logit_scale": p.logit_scale,
         }
-        for p in PRESETS.values()
-        if fnmatch.fnmatchcase(p.name, pattern)
+        for p in matching(pattern)
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """Where and how an encoder shall run."""
+
+    device: str
+    threads: int | None
+    cache_dir: Path | None
+    precision: str | None
+
+
 def _offline(preset: Preset) -> bool:
+    from byname.encoders.hub import cached_file, cached_folder
+
     if preset.spec == "mini":
         from byname.encoders.mini import mini_available
 
         return mini_available()
-    from byname.encoders.hub import cached_folder
+    kind, _, rest = preset.spec.partition(":")
+    if kind in ("transformers", "open_clip") and not all(
+        importlib.util.find_spec(module) for module in ("torch", kind)
+    ):
+        return False
+    if kind == "onnx-hub":
+        return cached_folder(rest) is not None
+    if kind == "transformers":
+        return cached_folder(rest, "transformers") is not None
+    if kind != "open_clip":
+        return False
+    if rest.startswith("hf-hub:"):
+        return cached_folder(rest.removeprefix("hf-hub:"), "open_clip") is not None
+    repo = preset.source.removeprefix("https://huggingface.co/")
+    if (file := rest.partition("@hf-hub:")[2]) != "":
+        return cached_file(repo, [file.removeprefix(f"{repo}/")]) is not None
+    from byname.encoders.open_clip import WEIGHTS
 
-    return cached_folder(preset.spec.partition(":")[2]) is not None
+    return cached_file(repo, WEIGHTS) is not None
 
 
-def _from_folder(folder: Path, asked: str, device: str, threads: int | None) -> Encoder:
+def _from_prefix(name: str, how: _How) -> Encoder | None:
+    """The encoder of ``KIND:REST``; None where the name has no known prefix."""
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return None
+    if kind == "onnx":
+        return _onnx(Path(rest), how)
+    if kind == "onnx-hub":
+        return _from_hub(rest, name, how)
+    if kind == "precomputed":
+        from byname.encoders.precomputed import PrecomputedEncoder
+
+        return PrecomputedEncoder.from_path(Path(rest))
+    if kind == "transformers":
+        from byname.encoders.transformers import load_transformers
+
+        return load_transformers(
+            rest, device=how.device, threads=how.threads, precision=how.precision or "fp32"
+        )
+    if kind == "open_clip":
+        from byname.encoders.open_clip import load_open_clip
+
+        return load_open_clip(
+            rest, device=how.device, threads=how.threads, precision=how.precision or "fp32"
+        )
+    return None
+
+
+def _from_folder(folder: Path, asked: str, how: _How) -> Encoder:
     if not folder.is_dir():
         raise EncoderError(
             f"use encoder '{asked}'", "there is no such folder", f"Give a folder, or {FORMS}."
         )
     if (folder / "texts.npy").is_file():
-        from byname.encoders.precomputed import PrecomputedEncoder
+        return cast(Encoder, _from_prefix(f"precomputed:{folder}", how))
+    # an ONNX export may lie beside the weights that it was made of, and needs no torch
+    if not is_complete(folder):
+        if (folder / "open_clip_config.json").is_file():
+            return cast(Encoder, _from_prefix(f"open_clip:local-dir:{folder}", how))
+        if any(any(folder.glob(p)) for p in ("model*.safetensors", "pytorch_model*.bin")):
+            return cast(Encoder, _from_prefix(f"transformers:{folder}", how))
+    return _onnx(folder, how)
 
-        return PrecomputedEncoder.from_path(folder)
-    return _onnx(folder, device, threads)
 
-
-def _from_preset(
-    preset: Preset, device: str, threads: int | None, cache_dir: Path | None
-) -> Encoder:
+def _from_preset(preset: Preset, how: _How) -> Encoder:
     if preset.spec == "mini":
         from byname.encoders.mini import MiniEncoder
 
-        return MiniEncoder(threads=threads, device=device, cache_dir=cache_dir)
-    encoder = _from_hub(preset.spec.partition(":")[2], preset.name, device, threads)
-    if encoder.info.dim != preset.dim:
+        _refuse_precision("mini", how)
+        return MiniEncoder(threads=how.threads, device=how.device, cache_dir=how.cache_dir)
+    if not preset.spec:
+        raise EncoderUnavailableError(
+            f"use encoder '{preset.name}'", preset.note, f"It comes from {preset.source}."
+        )
+    onnx = preset.spec.startswith("onnx-hub:")
+    if onnx:
+        encoder: Encoder | None = _from_hub(preset.spec.partition(":")[2], preset.name, how)
+    else:
+        encoder = _from_prefix(preset.spec, how)
+    assert encoder is not None, preset.spec
+    if preset.dim is not None and encoder.info.dim != preset.dim:
         raise EncoderError(
             f"use encoder '{preset.name}'",
             f"its vectors have width {encoder.info.dim}, expected {preset.dim}",
             "The repository has changed: tell byname's developers.",
         )
-    # ONNX exports do not carry the trained scale and rarely a licence; the table does
-    encoder.info = dataclasses.replace(
-        encoder.info,
-        id=preset.name,
-        logit_scale=preset.logit_scale,
-        logit_bias=preset.logit_bias,
-        licence=preset.licence,
-        source=preset.source,
-    )
+    changes: dict[str, Any] = {"id": preset.name, "source": preset.source}
+    if preset.licence != "unknown":
+        changes["licence"] = preset.licence
+    if onnx:  # these exports do not carry the trained scale; the table does
+        changes |= {"logit_scale": preset.logit_scale, "logit_bias": preset.logit_bias}
+    encoder.info = dataclasses.replace(encoder.info, **changes)
     return encoder
 
 
-def _from_hub(repo: str, asked: str, device: str, threads: int | None) -> Encoder:
+def _from_hub(repo: str, asked: str, how: _How) -> Encoder:
     from byname.encoders.hub import fetch
 
-    folder = fetch(repo, asked)
-    encoder = _onnx(folder, device, threads)
+    encoder = _onnx(fetch(repo, asked), how)
     encoder.info = dataclasses.replace(
         encoder.info, id=asked, source=f"https://huggingface.co/{repo}"
     )
     return encoder
 
 
-def _onnx(folder: Path, device: str, threads: int | None) -> Encoder:
+def _refuse_precision(name: str, how: _How) -> None:
+    if how.precision not in (None, "fp32"):
+        raise EncoderError(
+            f"run '{name}' in precision '{how.precision}'",
+            "it runs in one precision only",
+            "Leave the precision out.",
+        )
+
+
+def _onnx(folder: Path, how: _How) -> Encoder:
     try:
         from byname.encoders.onnx import OnnxEncoder
     except ModuleNotFoundError as error:
@@ -177,4 +265,10 @@ def _onnx(folder: Path, device: str, threads: int | None) -> Encoder:
             f"the package '{error.name}' is missing",
             "Install byname again: pip install --upgrade byname",
         ) from None
-    return OnnxEncoder(folder, threads=threads, device=device)
+    return OnnxEncoder(
+        folder,
+        threads=how.threads,
+        device=how.device,
+        precision=how.precision or "fp32",
+        cache_dir=how.cache_dir,
+    )

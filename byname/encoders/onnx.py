@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from byname.encoders.arrays import as_pixels, as_texts, unit_rows
 from byname.encoders.base import Encoder
 from byname.encoders.files import sha256_of
 from byname.encoders.layouts import read_layout
+from byname.encoders.quantize import check_precision, int8_graphs
+from byname.encoders.sessions import split_threads
 from byname.encoders.towers import ImageTower, TextTower
 from byname.errors import EncoderError
 
@@ -28,19 +32,30 @@ class OnnxEncoder(Encoder):
         transformers.js (onnx/vision_model.onnx, onnx/text_model.onnx, ...) or that of Immich and
         open_clip (visual/model.onnx, textual/model.onnx, ...).
     threads : int, optional
-        Threads of each session; all cores by default.
+        Threads of both towers together; all cores by default.
     device : {"cpu", "cuda"}
+    precision : {"fp32", "int8", "int8-unchecked"}
+        "fp32" runs the graphs as they are. The others run quantised copies, made once and kept in
+        the cache folder; whether they are good enough is for ``precision.py`` to say.
+    cache_dir : path, optional
+        Where quantised copies are kept; ``BYNAME_CACHE`` or the user's cache folder by default.
 
     Raises
     ------
     EncoderError
         If files are missing or damaged, or the two towers do not fit together.
+    EncoderUnavailableError
+        If a quantised copy must be made and the package onnx is missing.
 
     Notes
     -----
     Texts are padded to the full context, unless the graph takes any length and a text was seen to
     give the same vector with and without padding (causal towers); then texts run in groups of
     equal length, which is several times faster.
+
+    In int8 the numbers within a layer share one scale for the few images or texts that run
+    together (8 images, 400 tokens), so a vector depends on its neighbours in about the third
+    decimal; the same list gives the same vectors.
 
     Examples
     --------
@@ -50,12 +65,34 @@ class OnnxEncoder(Encoder):
     byname.errors.EncoderError: cannot open the encoder folder 'no-such-folder': there is no such...
     """
 
+    in_flight = 2
+
     def __init__(
-        self, folder: str | Path, *, threads: int | None = None, device: str = "cpu"
+        self,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+        cache_dir: Path | None = None,
     ) -> None:
+        check_precision(f"run the encoder folder '{folder}'", precision)
+        self.precision = precision
+        self.int8_folder: Path | None = None
+        self._opened_with = (folder, threads, device, cache_dir)
         layout = read_layout(Path(folder))
-        self._images = ImageTower(layout, threads, device)
-        self._texts = TextTower(layout, threads, device)
+        callers, threads = split_threads(threads)
+        self._pool = ThreadPoolExecutor(callers, "onnx")
+        # 600 MB take half a second to hash: beside the towers, not before them
+        hashing = self._pool.submit(sha256_of, layout.content_files())
+        cut = None
+        if precision != "fp32":
+            made = int8_graphs(layout, hashing.result(), cache_dir)
+            layout = replace(layout, visual=made.visual, textual=made.textual)
+            cut, self.int8_folder = made.cut, made.folder
+        images = self._pool.submit(ImageTower, layout, threads, device, self._pool)
+        self._texts = TextTower(layout, threads, device, self._pool, cut)
+        self._images = images.result()
         if self._images.dim != self._texts.dim:
             raise EncoderError(
                 f"use the encoder folder '{folder}'",
@@ -64,9 +101,16 @@ class OnnxEncoder(Encoder):
                 "The two towers come from different models, or one lacks its projection: "
                 "export both from the same model.",
             )
-        self.info = layout.info(
-            self._images.dim, self._texts.context, sha256_of(layout.content_files())
-        )
+        weights = made.weights_sha256 if self.int8_folder else hashing.result()
+        self.info = layout.info(self._images.dim, self._texts.context, weights)
+
+    def exact(self) -> OnnxEncoder:
+        """The same folder in fp32."""
+        folder, threads, device, cache_dir = self._opened_with
+        found = OnnxEncoder(folder, threads=threads, device=device, cache_dir=cache_dir)
+        # a preset knows more about the model than its folder says
+        found.info = replace(self.info, weights_sha256=found.info.weights_sha256)
+        return found
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, size, size, 3) uint8 pixels to (B, D) unit rows."""
@@ -85,3 +129,7 @@ class OnnxEncoder(Encoder):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut, markers included."""
         return self._texts.tokens.counts(as_texts(texts, self.info.id))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()

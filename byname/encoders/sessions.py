@@ -8,7 +8,26 @@ from typing import Any
 
 from byname.errors import EncoderError
 
-__all__ = ["open_session"]
+__all__ = ["open_session", "split_threads"]
+
+CALLERS = 8
+
+
+def split_threads(threads: int | None) -> tuple[int, int]:
+    """How many calls to make at once, and how many threads to give to a session for them.
+
+    A session of one thread works on its caller's, so that n callers share one set of weights and
+    never wait for each other, as the threads of one operator do at its end: measured in
+    docs/performance.md. Beyond ``CALLERS`` the rest are the session's own, which bounds memory.
+
+    Examples
+    --------
+    >>> split_threads(2), split_threads(12)
+    ((2, 1), (8, 5))
+    """
+    total = threads or os.cpu_count() or 1
+    callers = min(total, CALLERS)
+    return callers, total - callers + 1
 
 
 def open_session(
@@ -35,6 +54,8 @@ def open_session(
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
+    # Decoding goes on beside the session: a thread that waits must not spin on its processor.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     source = model if isinstance(model, bytes) else str(model)

@@ -76,8 +76,10 @@ class TextTokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
-def groups_of_equal_length(lengths: Sequence[int], batch: int) -> Iterator[NDArray[np.intp]]:
-    """Index groups, shortest texts first, at most ``batch`` in each.
+def groups_of_equal_length(
+    lengths: Sequence[int], batch: int, tokens: int | None = None
+) -> Iterator[NDArray[np.intp]]:
+    """Index groups, shortest texts first, at most ``batch`` texts and ``tokens`` tokens in each.
 
     Within a group nothing needs padding, so that the vector of a text cannot depend on the texts
     that happen to be encoded with it.
@@ -90,4 +92,5 @@ def groups_of_equal_length(lengths: Sequence[int], batch: int) -> Iterator[NDArr
     array = np.asarray(lengths, int)
     for length in np.unique(array):
         same = np.flatnonzero(array == length)
-        yield from (same[i : i + batch] for i in range(0, len(same), batch))
+        step = batch if tokens is None else max(1, min(batch, tokens // max(int(length), 1)))
+        yield from (same[i : i + step] for i in range(0, len(same), step))

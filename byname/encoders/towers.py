@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from byname.files import read_text
 
 __all__ = ["ImageTower", "TextTower"]
 
+# Rows a call: the fewest at which weights are read often enough from the processor's cache, and
+# the same everywhere, so that no vector depends on how many threads a machine has.
+IMAGE_BATCH = 8
+TEXT_TOKENS = 400
 TEXT_BATCH = 64
 ID_INPUTS = ("input_ids", "text", "tokens")
 IMAGE_INPUTS = ("pixel_values", "pixels", "image", "images")
@@ -36,8 +41,10 @@ PROBE = ("a", "a photo of a dog")
 class _Tower:
     """A session with one output of interest, run in the batches that its graph allows."""
 
-    def __init__(self, path: Path, threads: int | None, device: str) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, threads: int | None, device: str, pool: Executor | None = None
+    ) -> None:
+        self.path, self.pool = path, pool
         self.session = open_session(path, str(path), threads=threads, device=device)
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         outputs = {o.name: o for o in self.session.get_outputs()}
@@ -60,6 +67,12 @@ class _Tower:
                 f"{rank} dimensions.",
             )
         return found
+
+    def each(self, work: Callable[[Any], NDArray[Any]], parts: Sequence[Any]) -> list[NDArray[Any]]:
+        """``work`` on every part, on as many threads as there are; results in order."""
+        if self.pool is None or len(parts) < 2:
+            return [work(part) for part in parts]
+        return list(self.pool.map(work, parts))
 
     def call(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The (B, D) output, in as many runs as the graph's batch asks for."""
@@ -96,8 +109,10 @@ class _Tower:
 
 
 class ImageTower(_Tower):
-    def __init__(self, layout: Layout, threads: int | None, device: str) -> None:
-        super().__init__(layout.visual, threads, device)
+    def __init__(
+        self, layout: Layout, threads: int | None, device: str, pool: Executor | None = None
+    ) -> None:
+        super().__init__(layout.visual, threads, device, pool)
         self.preprocess = layout.preprocess
         spec = self.input(IMAGE_INPUTS, PIXELS, 4)
         shape = list(spec.shape)
@@ -122,21 +137,35 @@ class ImageTower(_Tower):
         """(B, D) vectors as the graph gives them."""
         if not len(pixels):
             return np.zeros((0, self.dim))
-        return self.call({self.name: self.feed(pixels)})
+        step = self.batch or IMAGE_BATCH
+        parts = [pixels[start : start + step] for start in range(0, len(pixels), step)]
+        done = self.each(lambda part: self.call({self.name: self.feed(part)}), parts)
+        return np.concatenate(done)
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """Pixels as the graph wants them; a uint8 graph normalises by itself."""
         if self.dtype is np.uint8:
             array: NDArray[Any] = pixels if self.channels_last else pixels.transpose(0, 3, 1, 2)
-        else:
-            axis = 3 if self.channels_last else 1
-            array = np.stack([self.table[pixels[..., c], c] for c in range(3)], axis=axis)
-        return np.ascontiguousarray(array)
+            return np.ascontiguousarray(array)
+        planes = np.empty((len(pixels), 3, *pixels.shape[1:3]), self.dtype)
+        for c in range(3):
+            # a look-up is exact and faster than arithmetic; "clip" spares a check of each index
+            np.take(self.table[:, c], pixels[..., c], out=planes[:, c], mode="clip")
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self.channels_last else planes
 
 
 class TextTower(_Tower):
-    def __init__(self, layout: Layout, threads: int | None, device: str) -> None:
-        super().__init__(layout.textual, threads, device)
+    """``cut``: whether padding is known to be inert or not; by default it is tried."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        threads: int | None,
+        device: str,
+        pool: Executor | None = None,
+        cut: bool | None = None,
+    ) -> None:
+        super().__init__(layout.textual, threads, device, pool)
         spec = self.input(ID_INPUTS, INTEGERS, 2)
         self.name, self.dtype, self.batch = spec.name, INTEGERS[spec.type], _fixed(spec.shape[0])
         self.extra = {n: i for n, i in self.inputs.items() if n != spec.name}
@@ -163,17 +192,22 @@ class TextTower(_Tower):
         self.pad = self._pad_id(layout)
         probe = self._run_rows(self.tokens.rows(PROBE[:1]), self.context)
         self.dim = self.width or probe.shape[1]
-        self.cut = length is None and layout.causal is not False and self._padding_is_inert()
+        if cut is None:
+            cut = layout.causal is not False and self._padding_is_inert()
+        self.cut = length is None and cut
 
     def run(self, texts: Sequence[str]) -> NDArray[Any]:
         """(M, D) vectors as the graph gives them."""
         rows = self.tokens.rows(texts)
         lengths = [max(len(row), 1) if self.cut else self.context for row in rows]
-        parts, order = [np.zeros((0, self.dim))], [np.zeros(0, int)]
-        for group in groups_of_equal_length(lengths, TEXT_BATCH):
-            parts.append(self._run_rows([rows[i] for i in group], lengths[group[0]]))
-            order.append(group)
-        return np.concatenate(parts)[np.argsort(np.concatenate(order))]
+        # the longest first, so that the threads end together
+        groups = list(groups_of_equal_length(lengths, TEXT_BATCH, TEXT_TOKENS))[::-1]
+        if not groups:
+            return np.zeros((0, self.dim))
+        done = self.each(
+            lambda group: self._run_rows([rows[i] for i in group], lengths[group[0]]), groups
+        )
+        return np.concatenate(done)[np.argsort(np.concatenate(groups))]
 
     def _run_rows(self, rows: Sequence[Sequence[int]], length: int) -> NDArray[Any]:
         ids = np.full((len(rows), length), self.pad, self.dtype)

@@ -101,12 +101,14 @@ class Preprocess:
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize and crop as the encoder wants it, bit for bit as CLIP's recipe does with Pillow.
+    """Resize and crop as the encoder wants it: the same bits with every version of Pillow.
+
+    Bit for bit as CLIP's recipe does, with the Pillow that the models were trained with.
 
     ``mode="shortest"``: the short side becomes ``resize``, the long side
-    ``int(resize * long / short)``, then the centre is cropped. Where the long side is more than
-    ``LONGEST`` times the short one, only the part around the crop is resized: the whole would not
-    fit into memory for a picture of 1 x 50,000 pixels; the result may then differ by rounding.
+    ``int(resize * long / short)``, then the centre is cropped. Where the sides differ more than
+    ``LONGEST`` times, only the part around the crop is resized, since the whole might not fit into
+    memory; the result may then differ by rounding.
 
     Parameters
     ----------
@@ -137,10 +139,10 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     resample = Image.Resampling[preprocess.interpolation.upper()]
     size, resize = preprocess.size, preprocess.resize
     if preprocess.mode == "squash":
-        return np.array(image.resize((size, size), resample))
+        whole = (0.0, 0.0, float(image.width), float(image.height))
+        return np.array(_resize(image, (size, size), resample, whole))
     short, long = min(image.size), max(image.size)
-    # Multiply first: int(resize * long / short) is what the reference computes, and
-    # int(resize * (long / short)) is not the same number.
+    # Multiply first, as the reference does: resize * (long / short) is not the same number.
     new_long = int(resize * long / short)
     start, across = _start(new_long, preprocess), _start(resize, preprocess)
     wide = image.width > image.height
@@ -157,7 +159,34 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     else:
         shape, source = (resize, last - first), (0.0, box[0], float(short), box[1])
         crop = (across, start, across + size, start + size)
-    return np.array(image.resize(shape, resample, box=source).crop(crop))
+    return np.array(_resize(image, shape, resample, source).crop(crop))
+
+
+def _resize(
+    image: Image.Image,
+    shape: tuple[int, int],
+    resample: Image.Resampling,
+    box: tuple[float, float, float, float],
+) -> Image.Image:
+    """``image.resize``, with the horizontal pass first in every version of Pillow.
+
+    Between the two passes pixels are rounded and clipped to 8 bits, so that their order shows. All
+    of Pillow up to 12, with which the encoders were trained, begins with the rows; Pillow 13 begins
+    with the columns where far more rows than columns go. Two calls, one for each pass, leave it no
+    choice.
+    """
+    (width, height), (left, top, right, bottom) = image.size, box
+    other_order = height - shape[1] > max(0, 2 * (width - shape[0]))
+    if not other_order or resample is Image.Resampling.NEAREST:
+        return image.resize(shape, resample, box=box)
+    reach = math.ceil(_SUPPORT * max(1.0, (bottom - top) / shape[1])) + 1
+    first, last = max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
+    if last - first > LONGEST * width:
+        columns = image.resize((width, shape[1]), resample, box=(0.0, top, width, bottom))
+        return columns.resize(shape, resample, box=(left, 0.0, right, shape[1]))
+    rows = image if (first, last) == (0, height) else image.crop((0, first, width, last))
+    rows = rows.resize((shape[0], last - first), resample, box=(left, 0.0, right, last - first))
+    return rows.resize(shape, resample, box=(0.0, top - first, shape[0], bottom - first))
 
 
 def _start(side: int, preprocess: Preprocess) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -79,8 +79,8 @@ def embed_source(
                 reuse=ReuseIndex(plan) if cache else None,
                 progress=progress,
             )
-            tables = [work(index=index) for index in range(plan.n_shards)]
-    return merge(plan, tables)
+            # each table is taken in as it comes, so that none but the last is in memory
+            return merge(plan, (work(index=index) for index in range(plan.n_shards)))
 
 
 @contextmanager
@@ -110,19 +110,30 @@ def _until_done(plan: Plan) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def merge(plan: Plan, tables: Sequence[pa.Table]) -> Embeddings:
-    """Parts, in order, to one Embeddings; images with an error go to ``errors``."""
+def merge(plan: Plan, tables: Iterable[pa.Table]) -> Embeddings:
+    """The parts of all shards, in order, to one Embeddings; images with an error go to ``errors``.
+
+    Memory is that of the result: the names are those of the plan, the vectors go to their place.
+    """
     errors: dict[str, str] = {}
     keys: list[str] = []
-    blocks = [np.zeros((0, plan.settings.dim), np.float32)]
-    for table in tables:
-        names, reasons = table["file_name"].to_pylist(), table["error"].to_pylist()
-        good = np.array([r is None for r in reasons], bool)
-        keys.extend(n for n, r in zip(names, reasons, strict=True) if r is None)
+    vectors = np.empty((len(plan.refs), plan.settings.dim), np.float32)
+    for index, table in enumerate(tables):
+        names = [ref.key for ref in plan.shard(index)]
+        reasons = table["error"].to_pylist()
+        good = [name for name, reason in zip(names, reasons, strict=True) if reason is None]
         errors.update((n, r) for n, r in zip(names, reasons, strict=True) if r is not None)
-        blocks.append(vectors_of(table["vector"])[good].astype(np.float32))
-    unit = Embeddings.from_arrays(np.concatenate(blocks), keys)
+        block = vectors_of(table["vector"])[[reason is None for reason in reasons]]
+        # unit rows: they were rounded to be stored
+        unit = Embeddings.from_arrays(block, good).vectors
+        vectors[len(keys) : len(keys) + len(good)] = unit
+        keys.extend(good)
     settings = plan.settings
     return Embeddings(
-        unit.keys, unit.vectors, settings.encoder, settings.fingerprint, errors, plan.root
+        tuple(keys),
+        vectors[: len(keys)],
+        settings.encoder,
+        settings.fingerprint,
+        errors,
+        plan.root,
     )

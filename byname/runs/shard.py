@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -75,9 +76,9 @@ def process_shard(
         with (
             closing(Journal(plan.folder, index, rows_table(list(rows.values()), dim))) as journal,
             closing(_batches(plan, refs, rows, batch_size, workers, reuse)) as batches,
+            closing(_encoded(batches, refs, encoder, reuse)) as encoded_batches,
         ):
-            for batch in batches:
-                fresh, encoded = _encode(batch, refs, encoder, reuse)
+            for fresh, encoded in encoded_batches:
                 journal.append(rows_table(fresh, dim))
                 rows.update((row.position, row) for row in fresh)
                 if reuse is not None:
@@ -160,16 +161,50 @@ def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Lo
         return Loaded(b"", error="not enough memory to resize it")
 
 
-def _encode(
-    batch: list[tuple[int, Loaded]],
+@dataclass
+class _Flight:
+    """A batch that is with the encoder. ``first`` is the place of each content in it."""
+
+    batch: list[tuple[int, Loaded]]
+    known: dict[int, NDArray[np.float16] | None]
+    first: dict[bytes, int]
+    vectors: Future[dict[int, NDArray[np.float32] | str]]
+
+
+def _encoded(
+    batches: Iterable[list[tuple[int, Loaded]]],
     refs: Sequence[ImageRef],
     encoder: Encoder,
     reuse: ReuseIndex | None,
-) -> tuple[list[Row], int]:
-    """Rows of a batch, and how many were encoded for them.
+) -> Generator[tuple[list[Row], int], None, None]:
+    """Rows of each batch in order, and how many images were encoded for them.
 
-    What this run has learnt is asked for here and not only when a file is loaded, so that a batch
-    does not depend on how far loading was ahead.
+    ``encoder.in_flight`` batches are with the encoder at once: where one has ended and its rows are
+    written, the next is already being worked on.
+    """
+    flights: deque[_Flight] = deque()
+    failed: dict[bytes, str] = {}
+    with ThreadPoolExecutor(encoder.in_flight) as pool:
+        for batch in batches:
+            ahead = {content for flight in flights for content in flight.first}
+            flights.append(_take_off(batch, encoder, reuse, ahead, pool))
+            if len(flights) == encoder.in_flight:
+                yield _land(flights.popleft(), refs, reuse, failed)
+        while flights:
+            yield _land(flights.popleft(), refs, reuse, failed)
+
+
+def _take_off(
+    batch: list[tuple[int, Loaded]],
+    encoder: Encoder,
+    reuse: ReuseIndex | None,
+    ahead: set[bytes],
+    pool: ThreadPoolExecutor,
+) -> _Flight:
+    """Choose what of a batch must be encoded, and start.
+
+    What this run has learnt, or is about to learn from the batches ``ahead``, is asked for here and
+    not only when a file is loaded, so that a batch does not depend on how far loading was ahead.
     """
     pixels: dict[int, NDArray[np.uint8]] = {}
     known: dict[int, NDArray[np.float16] | None] = {}
@@ -180,19 +215,41 @@ def _encode(
             continue
         if reuse is not None:
             known[i] = reuse.learnt(loaded.content)
-            if known[i] is not None or first.setdefault(loaded.content, i) != i:
+            if known[i] is not None or loaded.content in ahead:
+                continue
+            if first.setdefault(loaded.content, i) != i:
                 continue
         pixels[i] = loaded.pixels
-    vectors = _vectors(pixels, encoder)
+    # the pixels live as long as they are needed and no longer
+    batch = [(i, replace(loaded, pixels=None)) for i, loaded in batch]
+    return _Flight(batch, known, first, pool.submit(_vectors, pixels, encoder))
+
+
+def _land(
+    flight: _Flight, refs: Sequence[ImageRef], reuse: ReuseIndex | None, failed: dict[bytes, str]
+) -> tuple[list[Row], int]:
+    """Rows of a batch, and how many images were encoded for them."""
+    vectors = flight.vectors.result()
+    failed.update(
+        (content, vector)
+        for content, i in flight.first.items()
+        if isinstance(vector := vectors[i], str)
+    )
     rows = []
-    for i, loaded in batch:
-        outcome: NDArray[Any] | str | None = known[i]
+    for i, loaded in flight.batch:
+        content = loaded.content
+        outcome: NDArray[Any] | str | None = flight.known[i]
         if outcome is None:
-            outcome = vectors.get(first.get(loaded.content, i), loaded.error)
+            outcome = vectors.get(flight.first.get(content, i))
+        if outcome is None and reuse is not None and content:
+            # a copy of an image of a batch before, which has been learnt or has failed since
+            outcome = reuse.learnt(content)
+        if outcome is None:
+            outcome = failed.get(content, loaded.error)
         if isinstance(outcome, str):
             rows.append(Row(i, refs[i].key, b"", None, outcome))
         else:
-            rows.append(Row(i, refs[i].key, loaded.content, outcome.astype(np.float16), None))
+            rows.append(Row(i, refs[i].key, content, outcome.astype(np.float16), None))
     return rows, sum(not isinstance(vector, str) for vector in vectors.values())
 
 

@@ -45,6 +45,7 @@ LAYERS: tuple[set[str], ...] = (
         "commands_prompts",
         "commands_promptfiles",
         "commands_evaluate",
+        "commands_export",
         "commands_study",
         "doctor",
         "provenance",
@@ -58,6 +59,7 @@ LAYERS: tuple[set[str], ...] = (
         "cli_prompts",
         "cli_promptfiles",
         "cli_evaluate",
+        "cli_export",
         "cli_study",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def test_any_repository(hub: Path) -> None:
     ("spec", "seen"),
     [
         ("clip-vit-b32", "Did you mean clip-vit-b-32"),
-        ("nonsense", "Known: clip-vit-b-32, .*mini; or onnx:FOLDER"),
+        ("nonsense", "such as clip-vit-b-32 and mini; or onnx:FOLDER.*open_clip:hf-hub:REPO"),
+        ("siglip-b-61", "Did you mean siglip-b-16"),
+        ("no:prefix", "there is no encoder and no folder of that name"),
         ("onnx:/no/such/folder", "cannot open the encoder folder '/no/such/folder'"),
         (Path("/no/such/folder"), "there is no such folder"),
     ],
@@ -105,10 +108,97 @@ def test_list(hub: Path) -> None:
     assert [row["id"] for row in rows] == list(PRESETS)
     assert list(rows[0]) == [
         "id", "size_mb", "licence", "input_size", "dim", "offline", "source", "note",
+        "family", "domain", "context", "logit_scale",
     ]  # fmt: skip
     assert not any(row["offline"] for row in rows if row["id"] != "mini")
     assert [row["id"] for row in list_encoders("*mini*")] == ["mini"]
     assert list_encoders("nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "some"),
+    [
+        ("siglip*", {"siglip-b-16", "siglip2-b-16", "siglip-so400m-14-384"}),
+        ("siglip2", {"siglip2-b-16", "siglip2-so400m-14-384"}),
+        ("remote-sensing", {"remoteclip-vit-b-32", "georsclip-vit-l-14", "skyclip-vit-b-32"}),
+        ("audio", {"clap-htsat-fused"}),
+    ],
+)
+def test_lists_by_name_family_and_domain(hub: Path, pattern: str, some: set[str]) -> None:
+    found = {row["id"] for row in list_encoders(pattern)}
+    assert some <= found
+    assert not found & {DEFAULT, "bioclip"}
+
+
+@pytest.mark.parametrize("name", ["fg-clip", "longclip-l", "skyclip-vit-b-32", "jina-clip-v2"])
+def test_presets_that_are_only_listed(hub: Path, name: str) -> None:
+    with pytest.raises(EncoderUnavailableError) as caught:
+        load_encoder(name)
+    assert PRESETS[name].note in str(caught.value)
+    assert PRESETS[name].source in str(caught.value)
+    assert [row["offline"] for row in list_encoders(name)] == [False]
+
+
+@pytest.mark.parametrize("spec", ["transformers:some/repo", "open_clip:ViT-B-32/openai"])
+def test_torch_models_without_torch(
+    hub: Path, spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a newcomer without the extra reads."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    if spec.startswith("transformers"):
+        folder = put_in_cache(hub, "some/repo")
+        config = '{"model_type": "clip"}'
+        tiny.write(folder, {"config.json": config, "model.safetensors": b""})
+    with pytest.raises(EncoderUnavailableError) as caught:
+        load_encoder(spec)
+    assert f"cannot use encoder '{spec}': the package 'torch' is missing" in str(caught.value)
+    assert 'pip install "byname[torch]"' in str(caught.value)
+
+
+def test_presets_of_torch_models_are_offline_only_with_their_library(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from byname.encoders import load
+
+    tiny.write(
+        put_in_cache(hub, "google/siglip2-base-patch16-224"),
+        {"config.json": "{}", "model.safetensors": b""},
+    )
+    tiny.write(put_in_cache(hub, "chendelong/RemoteCLIP"), {"RemoteCLIP-ViT-B-32.pt": b"weights"})
+    tiny.write(put_in_cache(hub, "timm/resnet50_clip.openai"), {"open_clip_model.safetensors": b""})
+    tiny.write(
+        put_in_cache(hub, "imageomics/bioclip"),
+        {"open_clip_config.json": "{}", "open_clip_pytorch_model.bin": b""},
+    )
+    here = {"siglip2-b-16", "remoteclip-vit-b-32", "clip-rn50", "bioclip"}
+    for installed, want in ((True, here), (False, set())):
+        monkeypatch.setattr(
+            load.importlib.util, "find_spec", lambda name, found=installed: found or None
+        )
+        assert {row["id"] for row in list_encoders() if row["offline"]} - {"mini"} == want
+
+
+def test_a_folder_is_recognised_by_what_it_holds(tmp_path: Path) -> None:
+    """ONNX first, since it needs no torch; a half-finished export is not taken for one."""
+    pytest.importorskip("onnx", reason="builds small models with the package onnx")
+    folder = tiny.transformers_folder(tmp_path / "both")
+    tiny.write(folder, {"model.safetensors": b"", "open_clip_config.json": "{}"})
+    assert load_encoder(folder).info.id == "onnx:both"
+    (folder / "onnx/text_model.onnx").unlink()
+    with pytest.raises(EncoderError, match=r"encoder 'open_clip:local-dir:|lacks model_cfg"):
+        load_encoder(folder)
+    (folder / "open_clip_config.json").unlink()
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").touch()
+    with pytest.raises(EncoderError, match=r"use encoder 'transformers:.* weights are pickled"):
+        load_encoder(folder)
+
+
+def test_a_precision_that_onnx_has_not(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"there is no precision 'bf16'\. It is fp32, int8"):
+        load_encoder(f"onnx:{tmp_path}", precision="bf16")
+    with pytest.raises(EncoderError, match="run 'mini' in precision 'fp16'"):
+        load_encoder("mini", precision="fp16")
 
 
 def test_presets_agree_with_what_mini_says() -> None:
