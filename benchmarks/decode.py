@@ -3,9 +3,9 @@
     python benchmarks/decode.py ENCODER IMAGES [--count 8] [--rounds 5]
 
 ENCODER is onnx:FOLDER or a preset; IMAGES holds photos that are enlarged to 4000 x 3000, with three
-amounts of grain, and saved as JPEG of quality 90. The more grain, the more bytes; and the bytes of a
-JPEG must all be decoded before it can be made smaller, which is what bounds the gain. The full
-decode is what scripts do: open, convert, resize, crop. Vectors of both are compared in fp32.
+amounts of grain, and saved as JPEG of quality 90. The more grain, the more bytes; and all bytes of
+a JPEG must be decoded before it can be made smaller, which is what bounds the gain. The full decode
+is what scripts do: open, convert, resize, crop. Vectors of both are compared in fp32.
 """
 
 from __future__ import annotations

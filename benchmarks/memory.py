@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py [--images 100000] [--files 300]
 
-The images are links to a few hundred JPEGs; ``--no-cache`` makes byname encode each of them, which
-its run record counts. The encoder is a tower of random weights small enough that nothing but byname
-itself takes memory. Each run is a process of its own; its peak is what the system says when it ends.
+The images are links to a few hundred JPEGs; ``--no-cache`` makes byname encode each of them,
+which its run record counts. The encoder is a tower of random weights small enough that nothing but
+byname itself takes memory. Each run is a process of its own; its peak is what the system says when
+it ends.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@
 
 FOLDER is an encoder folder with a ViT-B/32. The product rate is that of ONNX Runtime on one layer
 of the tower (8 x 50 rows, 768 x 3072), on as many threads as byname uses; the roofline is that
-rate divided by the operations of an image. The tower runs on pixels in memory, without decoding.
+rate divided by the operations of an image. The tower runs on pixels in memory, without decoding:
+as byname runs it (a session of one thread, called by as many threads as there are), and beside that
+as a session with all threads that is called once at a time, with batches of 16.
 """
 
 from __future__ import annotations
@@ -83,6 +85,30 @@ def tower_rate(encoder: OnnxEncoder) -> float:
     return IMAGES / (time.perf_counter() - start)
 
 
+def one_session(folder: Path, precision: str, threads: int) -> Callable[[], float]:
+    """Images a second of a session with all threads."""
+    import onnxruntime as ort
+
+    encoder = OnnxEncoder(folder, threads=1, precision=precision)
+    tower = encoder._images
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    tower.session = ort.InferenceSession(
+        str(tower.path), options, providers=["CPUExecutionProvider"]
+    )
+    tower.pool = None
+
+    def rate() -> float:
+        size = tower.preprocess.size
+        pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+        start = time.perf_counter()
+        for i in range(0, IMAGES, 16):
+            tower.call({tower.name: tower.feed(pixels[i : i + 16])})
+        return IMAGES / (time.perf_counter() - start)
+
+    return rate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -90,16 +116,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     callers = split_threads(args.threads)[0]
-    measure: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {}
+    measure: dict[str, tuple[Callable[[], float], ...]] = {}
     for name in ("fp32", "int8"):
         session = open_session(product(name == "int8"), "product", threads=1)
         precision = "fp32" if name == "fp32" else "int8-unchecked"
         encoder = OnnxEncoder(args.folder, threads=args.threads, precision=precision)
-        measure[name] = (partial(product_rate, session, callers), partial(tower_rate, encoder))
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in measure}
+        measure[name] = (
+            partial(product_rate, session, callers),
+            partial(tower_rate, encoder),
+            one_session(args.folder, precision, args.threads),
+        )
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in measure}
     for turn in range(args.rounds + 1):
-        for name, (products, tower) in measure.items():
-            found = products(), tower()
+        for name, works in measure.items():
+            found = tuple(work() for work in works)
             if turn:  # the first warms up
                 rows[name].append(found)
     flops = operations()
@@ -107,13 +137,17 @@ def main() -> None:
         f"{flops / 1e9:.2f} GFLOP an image, {args.threads} threads, {args.rounds} interleaved "
         f"rounds, load {os.getloadavg()[0]:.1f}\n"
     )
-    print("| precision | products, GFLOP/s | roofline, images/s | tower, images/s | reached |")
-    print("|---|---|---|---|---|")
-    for name, pairs in rows.items():
-        rate, tower_images = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-        reached = statistics.median(t * flops / r for r, t in pairs)
+    print(
+        "| precision | products, GFLOP/s | roofline, images/s | tower, images/s | reached | "
+        "one session | byname / one session |\n|---|---|---|---|---|---|---|"
+    )
+    for name, found_rows in rows.items():
+        rate, own, one = (statistics.median(r[i] for r in found_rows) for i in range(3))
+        reached = statistics.median(r[1] * flops / r[0] for r in found_rows)
+        gain = statistics.median(r[1] / r[2] for r in found_rows)
         print(
-            f"| {name} | {rate / 1e9:.0f} | {rate / flops:.1f} | {tower_images:.1f} | {reached:.0%} |"
+            f"| {name} | {rate / 1e9:.0f} | {rate / flops:.1f} | {own:.1f} | {reached:.0%} | "
+            f"{one:.1f} | {gain:.2f}x |"
         )
 
 

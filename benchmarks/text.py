@@ -145,7 +145,7 @@ def spread(values: list[str], count: int) -> list[str]:
 
 
 def load_torchvision() -> None:
-    """Declare what torchvision looks for on import beside a build of torch without its operators."""
+    """Declare operators that torchvision looks for on import where its own do not load."""
     import torch
 
     global _library

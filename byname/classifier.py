@@ -298,8 +298,9 @@ class Classifier(Estimator):
 
     def fit_prepared(self, X: Any = None) -> Self:
         """:meth:`fit` without reading files of classes and prompts again."""
-        self.prepare()
+        # the images first: an int8 encoder is checked on them
         batch = None if X is None else Batch(self.embed(X).vectors)
+        self.prepare()
         self.pipeline_: Pipeline = Pipeline(self.recipe_).fit(self._texts, batch)
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from byname.files import atomic_path, parse_json
 __all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "vector_array", "vectors_of"]
 
 FORMAT = "byname-embeddings/1"
+ROW_GROUP = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,30 +108,39 @@ class Embeddings:
             Where the file cannot be written; an older one is then still whole.
         """
         path = Path(path)
-        failed = sorted(self.errors)
-        zeros = np.zeros((len(failed), self.dim), np.float16)
-        table = pa.table(
-            {
-                "file_name": pa.array([*self.keys, *failed], pa.string()),
-                "vector": vector_array(np.concatenate([self.vectors.astype(np.float16), zeros])),
-                "error": pa.array(
-                    [None] * len(self.keys) + [self.errors[k] for k in failed], pa.string()
-                ),
-            }
-        )
         meta = {
             "format": FORMAT,
             "encoder": self.encoder,
             "fingerprint": self.fingerprint,
             "root": self.root,
         }
-        table = table.replace_schema_metadata({"byname": json.dumps(meta)})
+        schema = pa.schema(
+            [
+                ("file_name", pa.string()),
+                ("vector", vector_array(self.vectors[:0]).type),
+                ("error", pa.string()),
+            ],
+            metadata={"byname": json.dumps(meta)},
+        )
         try:
-            with atomic_path(path) as temporary:
-                pq.write_table(table, temporary)
+            with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+                for columns in self._blocks():
+                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         except OSError as error:
             seen = error.strerror or str(error)
             raise OutputError(f"write '{path}'", seen, "Choose another place.") from None
+
+    def _blocks(self) -> Iterator[list[pa.Array]]:
+        """Columns of the file by row groups: a writer needs several times the memory of one."""
+        failed = sorted(self.errors)
+        keys = [*self.keys, *failed]
+        for start in range(0, max(len(keys), 1), ROW_GROUP):
+            part = keys[start : start + ROW_GROUP]
+            vectors = np.zeros((len(part), self.dim), np.float16)
+            known = self.vectors[start : start + ROW_GROUP]
+            vectors[: len(known)] = known
+            why = [None] * len(known) + [self.errors[key] for key in part[len(known) :]]
+            yield [pa.array(part, pa.string()), vector_array(vectors), pa.array(why, pa.string())]
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:

@@ -217,7 +217,16 @@ class TextTower(_Tower):
         mask = real if self.mask_padding else np.ones_like(real)
         feed = {"attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         feed = {n: feed[n].astype(INTEGERS[i.type]) for n, i in self.extra.items()}
-        return self.call({self.name: ids, **feed})
+        try:
+            return self.call({self.name: ids, **feed})
+        except EncoderError as error:
+            if "out of data bounds" not in error.seen:
+                raise
+            raise EncoderError(
+                f"encode texts with '{self.path}'",
+                f"its tokenizer gives token number {ids.max()}, for which the graph has no vector",
+                "The tokenizer belongs to another model: get the folder again from its source.",
+            ) from None
 
     def _pad_id(self, layout: Layout) -> int:
         if isinstance(layout.pad, int):
