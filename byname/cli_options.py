@@ -33,7 +33,7 @@ ImageColumn = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="Images encoded together.", min=1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of the encoder; default all.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu, or cuda where ONNX Runtime offers it.")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where it is; torch models also mps.")]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -250,13 +250,26 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    print_table("", columns, [[_in_words(row.get(c)) for c in columns] for row in rows])
+    if what == "encoders" and not rows:
+        say(
+            f"no encoder matches '{pattern}': give a name or a part of it with stars ('siglip*'), "
+            "a family ('metaclip') or a domain ('medicine')"
+        )
+        return
+    unknown = "?" if what == "encoders" else None
+    cells = [[_in_words(row.get(c, ""), unknown) for c in columns] for row in rows]
+    print_table("", columns, cells)
     if what == "encoders":
-        say("offline = usable now without a network")
+        say(
+            "offline = usable now without a network; ? = not known; --json has family, domain and "
+            "context too"
+        )
 
 
-def _in_words(value: Any) -> Any:
-    """Stages as "a > b > c", a list as "a, b"."""
+def _in_words(value: Any, unknown: str | None = None) -> Any:
+    """Stages as "a > b > c", a list as "a, b"; ``unknown`` for None."""
+    if value is None:
+        return unknown
     if isinstance(value, Mapping):
         return " > ".join(str(v) for v in value.values() if v)
     return ", ".join(value) if isinstance(value, list | tuple | frozenset | set) else value

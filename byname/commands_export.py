@@ -65,6 +65,8 @@ def run(
 
 def _check_name(encoder: str) -> None:
     """Refuse what is no torch model by its name, before it is downloaded."""
+    if not encoder.strip():
+        raise UsageError("export an encoder", "its name is empty", "See 'byname list encoders'.")
     spec = PRESETS[encoder].spec if encoder in PRESETS else encoder
     if spec.partition(":")[0] in ("mini", "onnx", "onnx-hub", "precomputed"):
         raise UsageError(

@@ -199,7 +199,7 @@ def _encode_in_memory(
     preprocess = encoder.info.preprocess
     if preprocess is None:
         raise UsageError(
-            "use these images", f"'{encoder.info.id}' holds ready vectors", "Give it vectors."
+            "use these images", f"'{encoder.info.id}' takes no pixels", "Give it vectors."
         )
     blocks = [np.zeros((0, encoder.info.dim), np.float32)]
     for start in range(0, len(images), size):

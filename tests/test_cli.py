@@ -180,6 +180,16 @@ def test_lists(run: Run) -> None:
     assert (told.code, "there is no such list" in told.err) == (2, True)
 
 
+def test_encoders_by_pattern(run: Run) -> None:
+    told = run("list", "encoders", "NOTHING")
+    assert (told.code, told.out) == (0, "")
+    assert "no encoder matches 'NOTHING': give a name or a part of it with stars" in told.err
+    assert json.loads(run("list", "encoders", "NOTHING", "--json").out) == []
+    told = run("list", "encoders", "BMC-clip")
+    assert "?" in told.out
+    assert "? = not known" in told.err
+
+
 @needs_mini
 def test_cache_and_doctor(run: Run, photos: Path) -> None:
     run("classify", photos, "-c", "a,b", "-e", "mini", "-q", "-o", "-")

@@ -206,3 +206,26 @@ def test_images_of_which_none_can_be_read(tmp_path: Path, run: Run) -> None:
     assert pixels is not None
     assert pixels.shape == (50, 8, 8, 3)
     assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("encoder", "folder", "seen"),
+    [
+        ("", "enc", "cannot export an encoder: its name is empty. See 'byname list encoders'."),
+        ("transformers:X", "", "cannot export to '.': it is the current folder, or no name at all"),
+        ("transformers:", "enc", "nothing follows 'transformers:'"),
+    ],
+)
+def test_nothing_named(
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: str,
+    folder: str,
+    seen: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("export", encoder, folder)
+    assert done.code == 2
+    assert seen in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -28,9 +28,9 @@ __all__ = ["Exported", "check_encoder", "check_opset", "check_target", "export_e
 
 OPSETS = (17, 25)
 UNLIMITED = 512  # an encoder folder states a length
-# What an encoder folder may hold, other precisions included; --overwrite deletes no more.
+# What an export writes; --overwrite deletes no more.
 _OURS = re.compile(
-    r"(visual|textual)[.\w-]*|(tokenizer|preprocess|parity)[.\w-]*\.json|LICENSE[.\w-]*|README\.md"
+    r"(visual|textual)\.onnx(\.data)?|(tokenizer|preprocess|parity)\.json|README\.md|LICENSE"
 )
 
 
@@ -109,7 +109,7 @@ def export_encoder(
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         done = _fill(encoder, temporary, images, opset, force, asked)
-        _put_in_place(temporary, target)
+        _put_in_place(temporary, check_target(target, overwrite))  # it may hold more by now
     except BynameError:
         raise
     except OSError as error:
@@ -178,6 +178,10 @@ def check_target(folder: Path, overwrite: bool) -> Path:
     """
     asked = f"export to '{folder}'"
     target = folder.resolve()
+    if target == Path.cwd():
+        raise UsageError(
+            asked, "it is the current folder, or no name at all", "Give a folder of its own."
+        )
     if not os.path.lexists(target):
         return target
     if not target.is_dir():
@@ -193,13 +197,18 @@ def check_target(folder: Path, overwrite: bool) -> Path:
         )
     if not overwrite:
         raise UsageError(asked, "there is an encoder already", "Add --overwrite to replace it.")
-    if others := [name for name in held if not _OURS.fullmatch(name)]:
+    if others := [name for name in held if not _is_ours(target / name)]:
         raise UsageError(
             asked,
             f"beside an encoder it holds {some(others)}, which would be lost",
             "Move that away, or give another folder.",
         )
     return target
+
+
+def _is_ours(path: Path) -> bool:
+    named = _OURS.fullmatch(path.name) is not None
+    return named and path.is_file() and not path.is_symlink()
 
 
 def check_opset(opset: int) -> None:

@@ -6,14 +6,15 @@ The hub's own client obeys ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from byname.encoders.layouts import is_complete
 from byname.errors import EncoderUnavailableError
 
-__all__ = ["cached_file", "cached_folder", "fetch", "fetch_file", "names_repository"]
+__all__ = ["cached_file", "cached_folder", "fetch", "fetch_file", "names_repository", "offline"]
 
 # The full-precision files of the layouts that are understood, and what describes them.
 PATTERNS = [
@@ -75,6 +76,19 @@ def names_repository(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text) is not None
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is asked of a hub meanwhile: a library that lacks a file fails at once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def cached_folder(repo: str, kind: str = "onnx") -> Path | None:
     """Folder of a repository that was fetched before; None if it is not here, or only in part."""
     import huggingface_hub
@@ -126,9 +140,11 @@ def fetch(repo: str, asked: str, kind: str = "onnx") -> Path:
     if (folder := cached_folder(repo, kind)) is not None:
         return folder
     what = KINDS[kind]
+    wanted = [*what.patterns, *(p for group in what.weights for p in group)]
+    include = "".join(f' --include "{pattern}"' for pattern in wanted)
     do = (
-        f"On a machine with a network run 'hf download {repo} --local-dir FOLDER', bring the "
-        f"folder here and use '--encoder {what.use}:FOLDER'; {MINI}"
+        f"On a machine with a network run 'hf download {repo} --local-dir FOLDER{include}', bring "
+        f"the folder here and use '--encoder {what.use}:FOLDER'; {MINI}"
     )
     try:
         # one request first: without a network it fails at once, where a download would retry
@@ -141,7 +157,9 @@ def fetch(repo: str, asked: str, kind: str = "onnx") -> Path:
         raise _unavailable(f"fetch encoder '{asked}' ({repo})", error, do) from None
 
 
-def fetch_file(repo: str, names: Sequence[str], asked: str, then: str) -> Path:
+def fetch_file(
+    repo: str, names: Sequence[str], asked: str, then: str, *, certain: str = ""
+) -> Path:
     """The first of these files that a repository has, downloaded if need be.
 
     Parameters
@@ -153,6 +171,8 @@ def fetch_file(repo: str, names: Sequence[str], asked: str, then: str) -> Path:
         What the user wrote.
     then : str
         What to do once the file was brought by hand.
+    certain : str, optional
+        The files that a download by hand names; the first of ``names`` by default.
 
     Raises
     ------
@@ -163,9 +183,10 @@ def fetch_file(repo: str, names: Sequence[str], asked: str, then: str) -> Path:
 
     if (path := cached_file(repo, names)) is not None:
         return path
+    files = certain or names[0]
     do = (
-        f"On a machine with a network run 'hf download {repo} {names[0]} --local-dir FOLDER', "
-        f"bring the file here and {then}; {MINI}"
+        f"On a machine with a network run 'hf download {repo} {files} --local-dir FOLDER', "
+        f"bring {'them' if ' ' in files else 'the file'} here and {then}; {MINI}"
     )
     try:
         listed = huggingface_hub.HfApi().model_info(repo, timeout=TIMEOUT_S)

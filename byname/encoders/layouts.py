@@ -19,7 +19,10 @@ __all__ = ["Layout", "is_complete", "read_layout"]
 Interpolation = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 PIL_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Full precision first; the others are what a folder may hold instead.
+SCALE = "byname.json"
 SUFFIXES = ("", "_fp16", "_quantized", "_int8", "_uint8")
+# Steps of image processors that are understood, or that change no RGB image.
+SWITCHES = re.compile("do_(resize|center_crop|rescale|normalize|convert_rgb|reduce_labels)")
 REQUIRED = {
     "byname": ("visual.onnx", "textual.onnx", "tokenizer.json", "preprocess.json"),
     "transformers": (
@@ -44,7 +47,8 @@ class Layout:
     """What is needed to run the two towers of a folder.
 
     ``causal`` None means that the folder does not say. ``mask_padding`` is False for models that
-    were trained to attend to padding.
+    were trained to attend to padding. ``scale_stated`` is False where the folder leaves out the
+    trained scale and bias, and those of CLIP stand in for them.
     """
 
     kind: str
@@ -65,6 +69,7 @@ class Layout:
     activation: Literal["softmax", "sigmoid"] = "softmax"
     logit_scale: float = 100.0
     logit_bias: float = 0.0
+    scale_stated: bool = True
 
     def content_files(self) -> list[Path]:
         """Every file that decides what the vectors are, weights stored beside a model included."""
@@ -181,7 +186,7 @@ def _raise_missing(folder: Path, kind: str, missing: list[str]) -> NoReturn:
 def _read_byname(folder: Path) -> Layout:
     described = folder / "preprocess.json"
     card = _json(described, "size", "mean", "std")
-    size = int(card["size"])
+    size = _whole(card["size"], "size")
     return Layout(
         kind="byname",
         folder=folder,
@@ -190,10 +195,13 @@ def _read_byname(folder: Path) -> Layout:
         tokenizer=folder / "tokenizer.json",
         described_by=(described,),
         preprocess=_preprocess(
-            size, int(card.get("resize", size)), str(card.get("resize_mode", "shortest")), card
+            size,
+            _whole(card.get("resize", size), "resize"),
+            str(card.get("resize_mode", "shortest")),
+            card,
         ),
-        context=int(card.get("context_length", 77)),
-        pad=int(card.get("pad_id", 0)),
+        context=_whole(card.get("context_length", 77), "context_length"),
+        pad=_whole(card.get("pad_id", 0), "pad_id"),
         id=str(card.get("id") or f"onnx:{folder.name}"),
         licence=str(card.get("licence") or _licence(folder)),
         source=str(card.get("source") or folder),
@@ -201,6 +209,7 @@ def _read_byname(folder: Path) -> Layout:
         activation=card.get("activation", "softmax"),
         logit_scale=float(card.get("logit_scale", 100.0)),
         logit_bias=float(card.get("logit_bias", 0.0)),
+        scale_stated="logit_scale" in card and "logit_bias" in card,
     )
 
 
@@ -217,7 +226,7 @@ def _read_transformers(folder: Path) -> Layout:
         visual=visual,
         textual=textual,
         tokenizer=folder / "tokenizer.json",
-        described_by=tuple(p for p in (config_path, pre_path, tokenizer_config) if p.is_file()),
+        described_by=_present(config_path, pre_path, tokenizer_config, folder / SCALE),
         preprocess=_transformers_preprocess(pre_path),
         # both families leave the number out of config.json where it is their default
         context=int(text.get("max_position_embeddings", 64 if siglip else 77)),
@@ -228,6 +237,7 @@ def _read_transformers(folder: Path) -> Layout:
         causal=False if siglip else None,
         mask_padding=not siglip,
         activation="sigmoid" if siglip else "softmax",
+        **_scale(folder),
     )
 
 
@@ -237,9 +247,11 @@ def _read_open_clip(folder: Path) -> Layout:
     config = config.get("model_cfg") or config
     text = config.get("text_cfg") or {}
     size = _square(card["size"])
+    seen = (config.get("vision_cfg") or {}).get("image_size") or size
+    if _square(seen) != size:
+        raise ValueError(f"preprocess_cfg.json has size {size}, config.json image_size {seen}")
     not_causal = bool(text.get("no_causal_mask")) or text.get("pool_type") == "last"
     sigmoid = "init_logit_bias" in config
-    clean = (text.get("tokenizer_kwargs") or {}).get("clean")
     tokenizer_config = folder / "textual/tokenizer_config.json"
     return Layout(
         kind="open_clip",
@@ -247,7 +259,7 @@ def _read_open_clip(folder: Path) -> Layout:
         visual=folder / "visual/model.onnx",
         textual=folder / "textual/model.onnx",
         tokenizer=folder / "textual/tokenizer.json",
-        described_by=tuple(p for p in (config_path, pre_path, tokenizer_config) if p.is_file()),
+        described_by=_present(config_path, pre_path, tokenizer_config, folder / SCALE),
         preprocess=_preprocess(size, size, str(card.get("resize_mode", "shortest")), card),
         context=int(text.get("context_length", 77)),
         pad=_pad_token(tokenizer_config) or int(text.get("pad_id", 0)),
@@ -256,9 +268,22 @@ def _read_open_clip(folder: Path) -> Layout:
         source=str(folder),
         causal=False if not_causal else None,
         mask_padding=not sigmoid,
-        canonical=clean == "canonicalize",
+        canonical=(text.get("tokenizer_kwargs") or {}).get("clean") == "canonicalize",
         activation="sigmoid" if sigmoid else "softmax",
+        **_scale(folder),
     )
+
+
+def _present(*paths: Path) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.is_file())
+
+
+def _scale(folder: Path) -> dict[str, Any]:
+    """The trained scale and bias, which these layouts have no place for, from a file of ours."""
+    if not (folder / SCALE).is_file():
+        return {"scale_stated": False}
+    card = _json(folder / SCALE, "logit_scale", "logit_bias")
+    return {name: float(card[name]) for name in ("logit_scale", "logit_bias")}
 
 
 def _towers(folder: Path) -> tuple[Path, Path]:
@@ -274,29 +299,33 @@ def _towers(folder: Path) -> tuple[Path, Path]:
 def _transformers_preprocess(path: Path) -> Preprocess:
     card = _json(path, "size")
     size, crop = card["size"], card.get("crop_size")
-    cropped = bool(card.get("do_center_crop", crop is not None))
-    if not card.get("do_resize", True):
+    for name in card:
+        if name.startswith("do_") and not SWITCHES.fullmatch(name) and _switch(card, name, False):
+            raise ValueError(f"{name} is not supported")
+    cropped = _switch(card, "do_center_crop", crop is not None)
+    if not _switch(card, "do_resize", True):
         raise ValueError("do_resize is false")
     scale = float(card.get("rescale_factor", 1 / 255))
-    if not card.get("do_rescale", True) or not math.isclose(scale, 1 / 255, rel_tol=1e-4):
+    if not _switch(card, "do_rescale", True) or not math.isclose(scale, 1 / 255, rel_tol=1e-4):
         raise ValueError("pixels are not rescaled by 1/255")
     shortest = isinstance(size, int) or "shortest_edge" in size
     if shortest and not cropped:
         raise ValueError("the short side is resized without a centre crop, which is no square")
     target = size if isinstance(size, int) else size.get("shortest_edge") or _square(size)
+    target = _whole(target, "size")
     side = _square(crop) if cropped else target
     if not shortest and side != target:
         raise ValueError(f"a square of {target} is cropped to {side}")
-    number = int(card.get("resample", 3))
+    number = _whole(card.get("resample", 3), "resample")
     if number not in PIL_FILTERS:
         raise ValueError(f"resample {number} is not supported")
     values = dict(card, interpolation=PIL_FILTERS[number], crop_rounding="floor")
-    if card.get("do_normalize", True):
+    if _switch(card, "do_normalize", True):
         card = _json(path, "image_mean", "image_std")
         values |= {"mean": card["image_mean"], "std": card["image_std"]}
     else:
         values |= {"mean": [0, 0, 0], "std": [1, 1, 1]}
-    return _preprocess(int(side), int(target), "shortest" if shortest else "squash", values)
+    return _preprocess(side, target, "shortest" if shortest else "squash", values)
 
 
 def _preprocess(size: int, resize: int, mode: str, card: Mapping[str, Any]) -> Preprocess:
@@ -316,11 +345,26 @@ def _preprocess(size: int, resize: int, mode: str, card: Mapping[str, Any]) -> P
 
 def _square(size: Any) -> int:
     """224, [224, 224] and {"height": 224, "width": 224} all mean 224."""
-    sides = list(size.values()) if isinstance(size, Mapping) else size
+    sides = [size["height"], size["width"]] if isinstance(size, Mapping) else size
     sides = [sides] if isinstance(sides, int) else list(sides)
     if len(set(sides)) != 1:
         raise ValueError(f"the input {size} is not a square")
-    return int(sides[0])
+    return _whole(sides[0], "size")
+
+
+def _whole(value: Any, name: str) -> int:
+    """A whole number as JSON has it; 18.9 and "18" are none."""
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise ValueError(f"{name} is {value!r}, not a whole number")
+
+
+def _switch(card: Mapping[str, Any], name: str, default: bool) -> bool:
+    """true or false; null counts as false, as in the library that writes it."""
+    value = card.get(name, default)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, neither true nor false")
+    return bool(value)
 
 
 def _pad_token(tokenizer_config: Path) -> str | None:

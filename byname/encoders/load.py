@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
 from byname.encoders.base import Encoder
-from byname.encoders.layouts import is_complete
+from byname.encoders.layouts import SCALE, is_complete, read_layout
 from byname.encoders.presets import DEFAULT, PRESETS, Preset, matching
 from byname.errors import EncoderError, EncoderUnavailableError
 from byname.files import names_folder
@@ -53,7 +54,7 @@ def load_encoder(
     Raises
     ------
     EncoderError
-        For an unknown name, or a folder that does not hold a usable encoder.
+        For an unknown name, an empty precision, or a folder that does not hold a usable encoder.
     EncoderUnavailableError
         For a known encoder whose weights cannot be had here. No other encoder is taken instead.
 
@@ -133,6 +134,14 @@ class _How:
     cache_dir: Path | None
     precision: str | None
 
+    def __post_init__(self) -> None:
+        if self.precision is not None and not self.precision.strip():
+            raise EncoderError(
+                f"use an encoder in precision '{self.precision}'",
+                "it is empty",
+                "Leave it out, or give fp32 or int8.",
+            )
+
 
 def _offline(preset: Preset) -> bool:
     from byname.encoders.hub import cached_file, cached_folder
@@ -167,6 +176,11 @@ def _from_prefix(name: str, how: _How) -> Encoder | None:
     kind, colon, rest = name.partition(":")
     if not colon:
         return None
+    forms = [form for form in FORMS.split(", ") if form.startswith(f"{kind}:")]
+    if forms and not rest.strip():
+        raise EncoderError(
+            f"use encoder '{name}'", f"nothing follows '{kind}:'", f"Write {' or '.join(forms)}."
+        )
     if kind == "onnx":
         return _onnx(Path(rest), how)
     if kind == "onnx-hub":
@@ -216,8 +230,7 @@ def _from_preset(preset: Preset, how: _How) -> Encoder:
         raise EncoderUnavailableError(
             f"use encoder '{preset.name}'", preset.note, f"It comes from {preset.source}."
         )
-    onnx = preset.spec.startswith("onnx-hub:")
-    if onnx:
+    if preset.spec.startswith("onnx-hub:"):
         encoder: Encoder | None = _from_hub(preset.spec.partition(":")[2], preset.name, how)
     else:
         encoder = _from_prefix(preset.spec, how)
@@ -231,8 +244,6 @@ def _from_preset(preset: Preset, how: _How) -> Encoder:
     changes: dict[str, Any] = {"id": preset.name, "source": preset.source}
     if preset.licence != "unknown":
         changes["licence"] = preset.licence
-    if onnx:  # these exports do not carry the trained scale; the table does
-        changes |= {"logit_scale": preset.logit_scale, "logit_bias": preset.logit_bias}
     encoder.info = dataclasses.replace(encoder.info, **changes)
     return encoder
 
@@ -240,11 +251,46 @@ def _from_preset(preset: Preset, how: _How) -> Encoder:
 def _from_hub(repo: str, asked: str, how: _How) -> Encoder:
     from byname.encoders.hub import fetch
 
-    encoder = _onnx(fetch(repo, asked), how)
-    encoder.info = dataclasses.replace(
-        encoder.info, id=asked, source=f"https://huggingface.co/{repo}"
-    )
+    known = next((p for p in PRESETS.values() if p.spec == f"onnx-hub:{repo}"), None)
+    try:
+        folder = fetch(repo, asked)
+    except EncoderUnavailableError as error:
+        if known is None or not known.logit_bias:
+            raise
+        do = f"{error.do} The folder lacks the trained scale: {_scale_file(known)}."
+        raise EncoderUnavailableError(error.asked, error.seen, do) from None
+    encoder = _onnx(folder, how, warn=known is None)
+    changes: dict[str, Any] = {"id": asked, "source": f"https://huggingface.co/{repo}"}
+    if known is not None:  # these exports do not carry the trained scale; the table does
+        changes |= {"logit_scale": known.logit_scale, "logit_bias": known.logit_bias}
+    encoder.info = dataclasses.replace(encoder.info, **changes)
     return encoder
+
+
+def _scale_file(known: Preset | None = None) -> str:
+    """How to give the scale and bias that a folder lacks."""
+    scale, bias = ("SCALE", "BIAS") if known is None else (known.logit_scale, known.logit_bias)
+    return f'write {{"logit_scale": {scale}, "logit_bias": {bias}}} to {SCALE} in it'
+
+
+def _warn_of_scale(folder: Path) -> None:
+    layout = read_layout(folder)
+    if layout.scale_stated or layout.activation != "sigmoid":
+        return
+    if layout.kind == "byname":
+        do = "add logit_scale and logit_bias to its preprocess.json"
+    else:
+        known = " and ".join(
+            f"{p.logit_scale} and {p.logit_bias} for {p.name}"
+            for p in PRESETS.values()
+            if p.logit_bias and p.logit_scale is not None
+        )
+        do = f"{_scale_file()}, with the numbers of the model ({known})"
+    warnings.warn(
+        f"'{folder}' does not hold the scale and bias that the sigmoid was trained with: the order "
+        f"of the answers is right, probabilities and thresholds are not; {do}",
+        stacklevel=3,
+    )
 
 
 def _refuse_precision(name: str, how: _How) -> None:
@@ -256,7 +302,7 @@ def _refuse_precision(name: str, how: _How) -> None:
         )
 
 
-def _onnx(folder: Path, how: _How) -> Encoder:
+def _onnx(folder: Path, how: _How, warn: bool = True) -> Encoder:
     try:
         from byname.encoders.onnx import OnnxEncoder
     except ModuleNotFoundError as error:
@@ -265,10 +311,13 @@ def _onnx(folder: Path, how: _How) -> Encoder:
             f"the package '{error.name}' is missing",
             "Install byname again: pip install --upgrade byname",
         ) from None
-    return OnnxEncoder(
+    encoder = OnnxEncoder(
         folder,
         threads=how.threads,
         device=how.device,
         precision=how.precision or "fp32",
         cache_dir=how.cache_dir,
     )
+    if warn:
+        _warn_of_scale(folder)
+    return encoder

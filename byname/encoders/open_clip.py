@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +17,14 @@ from typing import Any
 from byname.encoders.base import EncoderInfo
 from byname.encoders.files import sha256_of
 from byname.encoders.layouts import _json, _licence, _preprocess, _square
-from byname.encoders.open_clip_text import text_call, text_tokens, vocabulary_of
+from byname.encoders.open_clip_text import (
+    need_text_config,
+    text_call,
+    text_tokens,
+    vocabulary_of,
+)
 from byname.encoders.torch_base import Model, TorchEncoder, need, tower
+from byname.encoders.torch_card import trained_scale
 from byname.errors import BynameError, EncoderError, EncoderUnavailableError, UnsafeFileError
 from byname.files import names_file
 
@@ -78,6 +84,7 @@ def load_open_clip(
     need("torchvision", asked)
     library = need("open_clip", asked)
     found = _find(library, spec, asked)
+    need_text_config(found.config, asked)
     model = _build(library, found, asked)
     _load_weights(library, model, found.weights, asked)
     parts = _describe(library, model, found, asked)
@@ -140,7 +147,9 @@ def _download(library: Any, card: Mapping[str, Any], asked: str) -> Path:
         names = [name] if name else list(WEIGHTS[:2] + WEIGHTS[3:])
         if name.endswith((".bin", ".pth", ".pt")):
             names.insert(0, f"{name.rpartition('.')[0]}.safetensors")
-        return fetch_file(repo, names, asked, f"use '{asked}@FOLDER/{names[0]}'")
+        certain = name or names[0]
+        then = f"use '{asked}@FOLDER/{certain}'"
+        return fetch_file(repo, names, asked, then, certain=certain)
     url = str(card.get("url"))
     try:
         return Path(library.download_pretrained(dict(card)))
@@ -178,6 +187,14 @@ def _in_folder(folder: Path, asked: str, source: str | None = None) -> _Found:
             use, f"'{folder}' {seen}", "Give the folder of an open_clip repository of the hub."
         )
     card = _json(described, "model_cfg")
+    for name in ("model_cfg", "preprocess_cfg"):
+        part = card.get(name, {})
+        if not isinstance(part, dict) and not (part is None and name == "preprocess_cfg"):
+            raise EncoderError(
+                f"read '{described}'",
+                f"its {name} is {part!r:.60}, expected a JSON object",
+                "Get the file again from the model's source.",
+            )
     weights = next((p for name in WEIGHTS if (p := folder / name).is_file()), None)
     if weights is None:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
@@ -200,9 +217,11 @@ def _in_folder(folder: Path, asked: str, source: str | None = None) -> _Found:
 
 def _build(library: Any, found: _Found, asked: str) -> Any:
     """The architecture with random weights."""
+    from byname.encoders.hub import offline
+
     changed = {} if found.quick_gelu is None else {"quick_gelu": found.quick_gelu}
     try:
-        with _silent():
+        with _silent(), offline():
             return library.create_model(
                 found.model,
                 pretrained=None,
@@ -240,6 +259,7 @@ def _load_weights(library: Any, model: Any, path: Path, asked: str) -> None:
     if path.suffix != ".safetensors":
         _check_pickle(path)
     try:
+        _check_shapes(model, path, use)
         library.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except RuntimeError as error:
         # torch lists every tensor on lines of their own
@@ -249,12 +269,34 @@ def _load_weights(library: Any, model: Any, path: Path, asked: str) -> None:
             f"the tensors in '{path}' do not fit it ({' '.join(lines[1:2] or lines[:1])[:240]})",
             "The checkpoint belongs to another architecture: name the one that it was trained as.",
         ) from None
-    except Exception as error:  # noqa: BLE001 - safetensors has a class of its own, and KeyErrors
+    except Exception as error:  # safetensors has a class of its own, and there are KeyErrors
+        if isinstance(error, BynameError):
+            raise
         raise EncoderError(
             use,
             f"'{path}' cannot be read as a checkpoint ({type(error).__name__}: {error!s:.160})",
             "The file is damaged or holds something else: get it again from its source.",
         ) from None
+
+
+def _check_shapes(model: Any, path: Path, use: str) -> None:
+    """Refuse what the library would resize unasked: position embeddings of another size."""
+    factory = importlib.import_module("open_clip.factory")
+    state = factory.convert_state_dict(model, factory.load_state_dict(str(path), weights_only=True))
+    own = model.state_dict()
+    if "positional_embedding" in state and "positional_embedding" not in own:
+        state = factory.convert_to_custom_text_state_dict(state)
+    for name in sorted(own.keys() & state.keys()):
+        here, there = tuple(own[name].shape), tuple(state[name].shape)
+        # the library takes both forms of a single number
+        if here != there and own[name].numel() * state[name].numel() != 1:
+            raise EncoderError(
+                use,
+                f"the tensors in '{path}' do not fit it (size mismatch: {name} is {there} there "
+                f"and {here} in the model)",
+                "The checkpoint belongs to another architecture, or to another size of image or "
+                "text: name the one that it was trained as.",
+            )
 
 
 def _check_pickle(path: Path) -> None:
@@ -288,13 +330,15 @@ def _describe(library: Any, model: Any, found: _Found, asked: str) -> Model:
             f"use encoder '{asked}'", f"its preprocessing does not fit ({error})", ""
         ) from None
     bias = getattr(model, "logit_bias", None)
-    described = json.dumps([found.config, found.quick_gelu, tokenizer_json], sort_keys=True)
+    scale = trained_scale(model.logit_scale.item(), asked)
+    facts = [found.config, found.quick_gelu, tokenizer_json, pad, bias is None]
+    described = json.dumps(facts, sort_keys=True)
     weights = hashlib.sha256(f"{sha256_of([found.weights])}|{described}".encode()).hexdigest()
     info = EncoderInfo(
         id=asked,
         dim=int(found.config["embed_dim"]),
         preprocess=preprocess,
-        logit_scale=math.exp(model.logit_scale.item()),
+        logit_scale=scale,
         logit_bias=0.0 if bias is None else bias.item(),
         activation="softmax" if bias is None else "sigmoid",
         context_length=context,

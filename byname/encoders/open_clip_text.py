@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from byname.encoders.layouts import _pad_token
 from byname.encoders.tokens import TextTokenizer
 from byname.encoders.torch_base import PROBE, need
+from byname.encoders.torch_card import pad_of_tokenizer_json, pad_word
 from byname.encoders.torch_text import Tokens, clip_tokenizer, with_cleaning
-from byname.errors import EncoderError
+from byname.errors import EncoderError, EncoderUnavailableError
 from byname.files import names_folder, read_text
 
-__all__ = ["text_call", "text_tokens", "vocabulary_of"]
+__all__ = ["need_text_config", "text_call", "text_tokens", "vocabulary_of"]
 
+ENDS = ("argmax", "eos")  # pools that read the end token
 MERGES = 49_152 - 256 - 2  # of OpenAI's vocabulary file, which lists more
 
 
@@ -59,9 +60,52 @@ def text_tokens(
     content = read_text(path, EncoderError, f"read '{path}'", do)
     content = with_cleaning(content, options.get("clean", "whitespace"), str(path))
     tokens = TextTokenizer(content, context, name=str(path))
-    word = _pad_token(path.with_name("tokenizer_config.json"))
+    return tokens, content, _pad_id(path, content, tokens, text, asked)
+
+
+def _pad_id(
+    path: Path, content: str, tokens: TextTokenizer, text: Mapping[str, Any], asked: str
+) -> int:
+    word = pad_word(path.with_name("tokenizer_config.json"))
     pad = None if word is None else tokens.token_id(word)
-    return tokens, content, int(text.get("pad_id", 0)) if pad is None else pad
+    pad = pad_of_tokenizer_json(content, tokens) if pad is None else pad
+    pad = text.get("pad_id") if pad is None else pad
+    if pad is not None:
+        return int(pad)
+    causal = not text.get("no_causal_mask") and text.get("pool_type", "argmax") in ENDS
+    if causal and not text.get("hf_model_name"):
+        return 0  # read by nothing: it stands behind the end token
+    raise EncoderError(
+        f"use encoder '{asked}'",
+        f"its text tower reads padding, and neither '{path}' nor tokenizer_config.json beside it "
+        "says which token pads",
+        "Put tokenizer_config.json of the model's source beside it.",
+    )
+
+
+def need_text_config(config: Mapping[str, Any], asked: str) -> None:
+    """The configuration of a text tower that open_clip builds after another repository.
+
+    Raises
+    ------
+    EncoderUnavailableError
+        If that repository is neither in the hub's cache nor can be had.
+    """
+    from byname.encoders.hub import fetch_file
+
+    text = config.get("text_cfg")
+    name = text.get("hf_model_name") if isinstance(text, dict) else None
+    if not isinstance(name, str) or names_folder(name):
+        return
+    try:
+        fetch_file(name, ["config.json"], asked, "")
+    except EncoderUnavailableError as error:
+        raise EncoderUnavailableError(
+            f"use encoder '{asked}'",
+            f"its text tower is built after a second repository, {name}: {error.seen}",
+            f"On a machine with a network run 'hf download {name} config.json', and bring its "
+            f"folder models--{name.replace('/', '--')} into the hub's cache here (HF_HUB_CACHE)",
+        ) from None
 
 
 def _tokenizer_file(beside: Path, name: str, asked: str) -> Path:
@@ -72,9 +116,10 @@ def _tokenizer_file(beside: Path, name: str, asked: str) -> Path:
     if names_folder(name) and (path := Path(name) / "tokenizer.json").is_file():
         return path
     then = "put it, and tokenizer_config.json of the same place, beside the weights"
-    path = fetch_file(name, ["tokenizer.json"], asked, then)
+    both = "tokenizer.json tokenizer_config.json"
+    path = fetch_file(name, ["tokenizer.json"], asked, then, certain=both)
     if cached_file(name, ["tokenizer_config.json"]) is None:
-        fetch_file(name, ["tokenizer_config.json"], asked, then)
+        fetch_file(name, ["tokenizer_config.json"], asked, then, certain=both)
     return path
 
 

@@ -68,6 +68,8 @@ class Preset:
 def matching(pattern: str = "*") -> list[Preset]:
     """The preset of that name; else those that match, or whose family or domain it names.
 
+    Capitals do not matter.
+
     Examples
     --------
     >>> [p.name for p in matching("clip-vit-l*")]
@@ -75,6 +77,7 @@ def matching(pattern: str = "*") -> list[Preset]:
     >>> [p.name for p in matching("audio")][:2]
     ['clap-htsat-unfused', 'clap-htsat-fused']
     """
+    pattern = pattern.lower()
     if pattern in PRESETS:
         return [PRESETS[pattern]]
     return [

@@ -52,6 +52,7 @@ def _listed(name: str, source: str, note: str, family: str, domain: str) -> Pres
     )
 
 
+ACTIVATION = "activation unverified: quick-GELU may be needed"
 AERIAL, MEDICAL, AUDIO = "remote-sensing", "medicine", "audio"
 
 DOMAINS = (
@@ -62,17 +63,17 @@ DOMAINS = (
     _file("remoteclip-vit-l-14", "ViT-L-14", "chendelong/RemoteCLIP", "RemoteCLIP-ViT-L-14.pt",
           "unknown", "RemoteCLIP ViT-L/14", "remoteclip", AERIAL),
     _file("georsclip-vit-b-32", "ViT-B-32", "Zilun/GeoRSCLIP", "ckpt/RS5M_ViT-B-32.pt", "unknown",
-          "GeoRSCLIP ViT-B/32, RS5M", "georsclip", AERIAL),
+          f"GeoRSCLIP ViT-B/32, RS5M; {ACTIVATION}", "georsclip", AERIAL),
     _file("georsclip-vit-l-14", "ViT-L-14", "Zilun/GeoRSCLIP", "ckpt/RS5M_ViT-L-14.pt", "unknown",
-          "GeoRSCLIP ViT-L/14, RS5M", "georsclip", AERIAL),
+          f"GeoRSCLIP ViT-L/14, RS5M; {ACTIVATION}", "georsclip", AERIAL),
     _file("georsclip-vit-h-14", "ViT-H-14", "Zilun/GeoRSCLIP", "ckpt/RS5M_ViT-H-14.pt", "unknown",
-          "GeoRSCLIP ViT-H/14, RS5M", "georsclip", AERIAL),
+          f"GeoRSCLIP ViT-H/14, RS5M; {ACTIVATION}", "georsclip", AERIAL),
     _listed("skyclip-vit-b-32", "https://github.com/wangzhecheng/SkyScript",
             "SkyCLIP: unzip its checkpoint and use open_clip:ViT-B-32@epoch_20.pt", "skyclip",
             AERIAL),
     _listed("skyclip-vit-l-14", "https://github.com/wangzhecheng/SkyScript",
-            "SkyCLIP: unzip its checkpoint and use open_clip:ViT-L-14@epoch_20.pt", "skyclip",
-            AERIAL),
+            f"SkyCLIP: unzip its checkpoint and use open_clip:ViT-L-14@epoch_20.pt; {ACTIVATION}",
+            "skyclip", AERIAL),
     _repo("bioclip", "open_clip:hf-hub:imageomics/bioclip", "MIT", "ViT-B-16",
           "BioCLIP ViT-B/16: species from the tree of life", "bioclip", "biology"),
     _repo("bioclip-2", "open_clip:hf-hub:imageomics/bioclip-2", "MIT", "ViT-L-14",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Any
 from byname.encoders.base import EncoderInfo
 from byname.encoders.clap import ClapEncoder
 from byname.encoders.files import sha256_of
-from byname.encoders.layouts import _json, _licence, _pad_token
+from byname.encoders.layouts import _json, _licence
 from byname.encoders.tokens import TextTokenizer
-from byname.encoders.torch_base import Model, TorchEncoder, features_of, need, tower
+from byname.encoders.torch_base import PROBE, Model, TorchEncoder, features_of, need, tower
+from byname.encoders.torch_card import pad_word, trained_scale
 from byname.encoders.torch_text import ListTokenizer, Tokens, with_cleaning
 from byname.encoders.transformers_pixels import pixel_recipe
 from byname.errors import EncoderError
@@ -54,6 +54,10 @@ FAMILIES = {
     "altclip": _Family("AltCLIPModel", 77, offset=True),
     "clap": _Family("ClapModel", 77, offset=True),
 }
+# What older versions of the library also stored, and no vector depends on.
+BUFFERS = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
+POOLER = ".pooler.dense."  # of text towers that the library builds without one
+TOKENIZER_FILES = ("vocab.*", "merges.txt", "*.model", "tokenizer*.json", "special_tokens_map.json")
 POSITIONS = {"siglip": 64, "clip": 77, "metaclip_2": 77}  # left out of a config where default
 GEMMA_VOCABULARY = 256_000  # SigLIP 2; the first SigLIP has 32,000 tokens
 
@@ -124,6 +128,13 @@ def _folder(name: str, asked: str) -> Path:
 def _config(folder: Path, asked: str) -> dict[str, Any]:
     """config.json of a supported model beside safetensors weights."""
     use = f"use encoder '{asked}'"
+    if (folder / "adapter_config.json").is_file():
+        raise EncoderError(
+            use,
+            f"'{folder}' holds adapter_config.json: changes to the weights of another model",
+            "Merge the two with peft (merge_and_unload), save_pretrained the whole model, and give "
+            "that folder.",
+        )
     if not (folder / "config.json").is_file():
         held = sorted(p.name for p in folder.iterdir())
         raise EncoderError(
@@ -139,7 +150,7 @@ def _config(folder: Path, asked: str) -> dict[str, Any]:
             "it is the NaFlex variant of SigLIP 2, which takes images of any shape",
             "Use one of a fixed size, such as google/siglip2-base-patch16-224.",
         )
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         code = (
             ", and it brings code of its own, which byname never runs"
             if config.get("auto_map")
@@ -147,7 +158,7 @@ def _config(folder: Path, asked: str) -> dict[str, Any]:
         )
         raise EncoderError(
             use,
-            f"its model_type is {kind!r}{code}",
+            f"its model_type is {kind!r:.60}{code}",
             f"Supported: {', '.join(FAMILIES)}. Other models can be exported to ONNX: onnx:FOLDER.",
         )
     if not _weights(folder):
@@ -182,16 +193,26 @@ def _read_model(library: Any, folder: Path, config: dict[str, Any], asked: str) 
             f"its weights do not fit its config.json ({type(error).__name__}: {error!s:.200})",
             "The file is damaged or belongs to another model: get the folder again.",
         ) from None
+    _check_report(report, use)
+    return model
+
+
+def _check_report(report: dict[str, Any], use: str) -> None:
+    """Every tensor of the file has its place, and every place its tensor."""
     lacking = sorted(k for k in report["missing_keys"] if not k.endswith("position_ids"))
-    if lacking or report["mismatched_keys"]:
-        first = str(lacking[0] if lacking else next(iter(report["mismatched_keys"])))
+    other = sorted(map(str, report["mismatched_keys"]))
+    # a config with fewer layers would run without them
+    beyond = sorted(
+        k for k in report["unexpected_keys"] if not k.endswith(BUFFERS) and POOLER not in k
+    )
+    if lacking or other or beyond:
         raise EncoderError(
             use,
-            f"its weights do not fit its config.json: {len(lacking)} tensors are missing and "
-            f"{len(report['mismatched_keys'])} have another shape, the first is {first:.100}",
+            f"its weights do not fit its config.json: {len(lacking)} tensors are missing, "
+            f"{len(other)} have another shape and {len(beyond)} have no place in the model, the "
+            f"first is {[*lacking, *other, *beyond][0]:.100}",
             "The weights belong to another architecture: get the folder again from its source.",
         )
-    return model
 
 
 @contextmanager
@@ -220,9 +241,11 @@ def _describe(library: Any, model: Any, folder: Path, config: dict[str, Any], as
     preprocess = crop = None
     if kind != "clap":
         preprocess, crop = pixel_recipe(folder, asked)
-    scale, bias = _scale(model)
+    pad = _pad_id(folder, tokens, text)
+    scale, bias = _scale(model, asked)
     files = [*_weights(folder), folder / "config.json"]
-    described = f"{sha256_of(files)}|{tokenizer_json}|{preprocess}|{crop}"
+    words = tokenizer_json or _hash_of_tokenizer(folder)
+    described = f"{sha256_of(files)}|{words}|{preprocess}|{crop}|{pad}|{family}"
     info = EncoderInfo(
         id=asked,
         dim=int(getattr(model.config, "projection_dim", 0) or text.hidden_size),
@@ -241,7 +264,7 @@ def _describe(library: Any, model: Any, folder: Path, config: dict[str, Any], as
         textual=tower(model, _text_unmasked if family.reads_padding else _text_masked),
         tokens=tokens,
         tokenizer_json=tokenizer_json,
-        pad_id=_pad_id(folder, tokens, text),
+        pad_id=pad,
         vocabulary=int(text.vocab_size),
         may_cut=not family.reads_padding,
         mask_padding=not family.reads_padding,
@@ -266,13 +289,18 @@ def _text_unmasked(model: Any, ids: Any, mask: Any) -> Any:
     return features_of(model.get_text_features(input_ids=ids))
 
 
-def _scale(model: Any) -> tuple[float, float]:
+def _hash_of_tokenizer(folder: Path) -> str:
+    found = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    return sha256_of(sorted(found))
+
+
+def _scale(model: Any, asked: str) -> tuple[float, float]:
     """Scale and bias of the logits, from the model's own parameters."""
     if hasattr(model, "temperature"):  # ALIGN divides
-        return 1 / model.temperature.item(), 0.0
+        return trained_scale(model.temperature.item(), asked, divides=True), 0.0
     scale = model.logit_scale if hasattr(model, "logit_scale") else model.logit_scale_a
     bias = model.logit_bias.item() if hasattr(model, "logit_bias") else 0.0
-    return math.exp(scale.item()), bias
+    return trained_scale(scale.item(), asked), bias
 
 
 def _tokens(
@@ -305,7 +333,7 @@ def _tokens(
 
 def _pad_id(folder: Path, tokens: Tokens, text: Any) -> int:
     """Number of the padding token: the tokenizer's word for it, else the number in the config."""
-    word = _pad_token(folder / "tokenizer_config.json")
+    word = pad_word(folder / "tokenizer_config.json")
     if word is not None and isinstance(tokens, TextTokenizer):
         found = tokens.token_id(word)
         if found is not None:
@@ -317,7 +345,15 @@ def _check_end_token(encoder: TorchEncoder, model: Any, config: dict[str, Any], 
     """CLIP reads the vector at the end token: a tokenizer with another one spoils every text."""
     if config["model_type"] not in ("clip", "metaclip_2"):
         return
-    row = encoder.tokenize(["a"])[0]
+    empty, *rows = encoder.tokenize(["", *PROBE])
+    if len(empty) != 2 or any(row[-1:] != empty[-1:] for row in rows):
+        raise EncoderError(
+            f"use encoder '{asked}'",
+            f"its tokenizer sets no start and end around a text: an empty one gives {empty!s:.60}",
+            "Its tokenizer.json lacks a post_processor, or belongs to another model: get it from "
+            "where the weights come from.",
+        )
+    row = rows[0]
     # 2 stands for "the largest number in the row" in configs of the first years
     end = getattr(model.config.text_config, "eos_token_id", 2)
     right = row[-1] == max(row) if end == 2 else row[-1] == end

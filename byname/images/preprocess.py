@@ -20,6 +20,9 @@ Rounding = Literal["round", "floor"]
 
 LONGEST = 32
 """Long side over short side up to which the whole image is resized, exactly as CLIP does it."""
+LARGEST = 4096
+"""Longest side that an encoder may ask for; the largest known ones see less than 1,000 pixels."""
+_UNITS = 4.0  # means and deviations of 0-1 pixels are far below, those of 0-255 pixels above
 _SUPPORT = 3  # radius of the widest filter (lanczos), in pixels
 
 
@@ -75,8 +78,10 @@ class Preprocess:
                 raise _unfit(f"{field} is {value!r}", f"It is one of {', '.join(known)}.")
         for field in ("size", "resize"):
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise _unfit(f"{field} is {value!r}", "It is a whole number of pixels, 1 or more.")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+                raise _unfit(
+                    f"{field} is {value!r}", f"It is a whole number of pixels, 1 to {LARGEST}."
+                )
         if self.mode == "squash" and self.resize != self.size:
             raise _unfit(
                 f"resize {self.resize} differs from size {self.size}",
@@ -97,6 +102,11 @@ class Preprocess:
             good = len(values) == 3 and all(map(math.isfinite, values))
             if not good or (field == "std" and min(values) <= 0):
                 raise _unfit(f"{field} is {given!r}", "Give three finite numbers; std above 0.")
+            if max(map(abs, values)) > _UNITS:
+                raise _unfit(
+                    f"{field} is {given!r}, as if pixels went to 255",
+                    "Pixels go from 0 to 1: divide it by 255.",
+                )
             object.__setattr__(self, field, values)
 
 

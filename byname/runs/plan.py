@@ -68,7 +68,7 @@ def make_plan(
     if encoder.info.preprocess is None:
         raise EncoderError(
             f"embed images with '{encoder.info.id}'",
-            "it holds ready vectors and takes no pixels",
+            "it takes no pixels: it holds ready vectors, or is a model for sounds",
             "Give it vectors (Embeddings or an array), or choose another encoder.",
         )
     settings = Settings(

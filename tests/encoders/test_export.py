@@ -432,11 +432,30 @@ def test_folders_that_are_no_encoder_are_never_touched(tmp_path: Path) -> None:
         check_target(tmp_path / "photo.jpg", True)
     folder = tiny.byname_folder(tmp_path / "enc")
     assert check_target(folder, True) == folder.resolve()
-    (folder / "visual.int8.onnx").write_bytes(b"x")
+    for name in ("visual.onnx.data", "parity.json", "README.md", "LICENSE"):
+        (folder / name).write_bytes(b"x")
     assert check_target(folder, True) == folder.resolve()
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"it holds notes\.txt, which would be lost"):
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "visual_notes.txt", "LICENSE-mine.txt", "visual/a.txt", "textual.onnx.data/a"],
+)
+def test_files_of_others_are_never_deleted(tmp_path: Path, name: str) -> None:
+    folder = tiny.byname_folder(tmp_path)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"it holds {name.split('/')[0]}, which would be lost"):
         check_target(folder, True)
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_the_current_folder_is_no_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="it is the current folder, or no name at all"):
+        check_target(Path(folder), True)
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

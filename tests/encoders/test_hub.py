@@ -127,6 +127,28 @@ def test_the_environment_is_obeyed(tmp_path: Path) -> None:
     )
     assert str(folder / "x.pt") in done.stdout
     assert "OfflineModeIsEnabled" in done.stdout
+    # what is fetched by hand is what would have been fetched
+    assert '--local-dir FOLDER --include "*.json"' in done.stdout
+    assert '--include "open_clip_model.safetensors"' in done.stdout
+
+
+def test_the_file_that_is_certain_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Fake(monkeypatch, [])
+    with pytest.raises(
+        EncoderUnavailableError, match=r"hf download a/b x\.bin --local-dir FOLDER'"
+    ):
+        hub.fetch_file("a/b", ["x.safetensors", "x.bin"], "asked", "use it", certain="x.bin")
+    with pytest.raises(EncoderUnavailableError, match=r"hf download a/b x y .*, bring them here"):
+        hub.fetch_file("a/b", ["x"], "asked", "use them", certain="x y")
+
+
+def test_a_hub_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with hub.offline():
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +223,60 @@ def test_only_the_needed_files_are_fetched() -> None:
     assert all(taken(name) for name in wanted)
     unwanted = ("onnx/model.onnx", "onnx/vision_model_fp16.onnx", "pytorch_model.bin")
     assert not any(taken(name) for name in (*unwanted, "visual/model.armnn", "model.safetensors"))
+
+
+def test_a_sigmoid_without_its_scale(tmp_path: Path) -> None:
+    folder = tiny.transformers_folder(tmp_path, model_type="siglip")
+    with pytest.warns(UserWarning, match="probabilities and thresholds are not; write") as caught:
+        before = load_encoder(f"onnx:{folder}").info
+    assert '{"logit_scale": SCALE, "logit_bias": BIAS} to byname.json' in str(caught[0].message)
+    assert "117.33 and -12.93 for siglip-b-16" in str(caught[0].message)
+    (folder / "byname.json").write_text('{"logit_scale": 117.33, "logit_bias": -12.93}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        info = load_encoder(folder).info
+    assert (info.logit_scale, info.logit_bias, info.activation) == (117.33, -12.93, "sigmoid")
+    assert info.weights_sha256 != before.weights_sha256
+    (folder / "byname.json").write_text('{"logit_scale": 117.33}')
+    with pytest.raises(EncoderError, match=r"byname\.json': it lacks logit_bias"):
+        load_encoder(folder)
+
+
+def test_a_card_of_ours_without_the_scale(tmp_path: Path) -> None:
+    folder = tiny.byname_folder(tmp_path, activation="sigmoid")
+    card = json.loads((folder / "preprocess.json").read_text())
+    card.pop("logit_bias", None)
+    (folder / "preprocess.json").write_text(json.dumps(card))
+    with pytest.warns(UserWarning, match=r"add logit_scale and logit_bias to its preprocess\.json"):
+        load_encoder(folder)
+
+
+def test_a_download_by_hand_is_told_about_the_scale(hub: Path) -> None:
+    for spec in ("siglip-b-16", "onnx-hub:Xenova/siglip-base-patch16-224"):
+        with pytest.raises(EncoderUnavailableError) as caught:
+            load_encoder(spec)
+        assert str(caught.value).endswith(
+            'lacks the trained scale: write {"logit_scale": 117.33, "logit_bias": -12.93} to '
+            "byname.json in it."
+        )
+
+
+def test_the_repository_of_a_preset_has_its_scale(hub: Path) -> None:
+    repo = PRESETS["siglip-b-16"].spec.removeprefix("onnx-hub:")
+    tiny.transformers_folder(put_in_cache(hub, repo), model_type="siglip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        info = load_encoder(f"onnx-hub:{repo}").info
+    assert (info.logit_scale, info.logit_bias) == (117.33, -12.93)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "onnx-hub", "precomputed", "transformers", "open_clip"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_nothing_after_the_prefix(kind: str, blank: str) -> None:
+    with pytest.raises(EncoderError, match=f"nothing follows '{kind}:'. Write {kind}:"):
+        load_encoder(f"{kind}:{blank}")
+
+
+def test_an_empty_precision() -> None:
+    with pytest.raises(EncoderError, match=r"in precision '': it is empty\. Leave it out"):
+        load_encoder("mini", precision="")

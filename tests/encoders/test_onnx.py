@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,44 @@ def test_device_that_is_not_there(tmp_path: Path) -> None:
             OnnxEncoder(folder, device="cuda")
     with pytest.raises(EncoderError, match="on device 'tpu'"):
         OnnxEncoder(folder, device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"size": {"shortest_edge": 18.9}}, "size is 18.9, not a whole number"),
+        ({"size": {"longest_edge": 8}, "crop_size": 8}, "'height'"),
+        ({"crop_size": "8"}, "size is '8', not a whole number"),
+        ({"resample": 2.7}, "resample is 2.7, not a whole number"),
+        ({"do_resize": "false"}, "do_resize is 'false', neither true nor false"),
+        ({"do_normalize": 0}, "do_normalize is 0, neither true nor false"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order is not supported"),
+        ({"do_pad": True}, "do_pad is not supported"),
+        ({"image_std": [127.5] * 3}, "std is .*, as if pixels went to 255"),
+        ({"size": 10**7}, "resize is 10000000. It is a whole number of pixels, 1 to 4096"),
+    ],
+)
+def test_recipes_of_pixels_that_do_not_fit(
+    tmp_path: Path, changes: dict[str, Any], seen: str
+) -> None:
+    place = tiny.transformers_folder(tmp_path) / "preprocessor_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+    with pytest.raises(EncoderError, match=f"does not fit.*{seen}"):
+        OnnxEncoder(tmp_path)
+
+
+def test_switches_that_are_off_do_not_matter(tmp_path: Path) -> None:
+    place = tiny.transformers_folder(tmp_path) / "preprocessor_config.json"
+    off = {"do_pad": None, "do_flip_channel_order": False, "do_convert_rgb": True, "resample": 3.0}
+    place.write_text(json.dumps(json.loads(place.read_text()) | off))
+    assert OnnxEncoder(tmp_path).info.preprocess.interpolation == "bicubic"
+
+
+def test_an_open_clip_folder_that_contradicts_itself(tmp_path: Path) -> None:
+    place = tiny.open_clip_folder(tmp_path) / "config.json"
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps(config | {"vision_cfg": {"image_size": 32}}))
+    with pytest.raises(EncoderError, match=r"has size 8, config\.json image_size 32"):
+        OnnxEncoder(tmp_path)
+    place.write_text(json.dumps(config | {"vision_cfg": {"image_size": [8, 8]}}))
+    assert OnnxEncoder(tmp_path).info.dim == tiny.DIM

@@ -129,8 +129,23 @@ def test_a_tokenizer_of_the_folder(library: Any, tmp_path: Path) -> None:
     encoder = load_open_clip(f"local-dir:{tmp_path}")
     assert encoder.tokenize(["A_Dog!"]) == [[8, 2, 5, 9]]
     assert encoder.pad_id == 9
+    before = encoder.info.weights_sha256
+    tiny_torch.edit(tmp_path / "tokenizer_config.json", pad_token="<pad>")
+    assert load_open_clip(f"local-dir:{tmp_path}").info.weights_sha256 != before
+    (tmp_path / "tokenizer_config.json").unlink()
+    expect(f"local-dir:{tmp_path}", "its text tower reads padding, and neither")
+    content = json.loads(tiny.tokenizer())
+    content["padding"]["pad_token"] = "<unk>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert load_open_clip(f"local-dir:{tmp_path}").pad_id == 1
+    content["padding"] = None
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] = [{"id": 0, "content": "<pad>", "special": True, **flags}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert load_open_clip(f"local-dir:{tmp_path}").pad_id == 0
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(EncoderUnavailableError, match="hf download timm/none tokenizer") as c:
+    both = "hf download timm/none tokenizer.json tokenizer_config.json --local-dir"
+    with pytest.raises(EncoderUnavailableError, match=both) as c:
         load_open_clip(f"local-dir:{tmp_path}")
     assert "beside the weights" in str(c.value)
 
@@ -266,6 +281,13 @@ def test_files_that_are_no_checkpoints(library: Any, small: Path, tmp_path: Path
     expect(f"local-dir:{tmp_path}", "cannot build it")
     (tmp_path / "open_clip_config.json").write_text("{}")
     expect(f"local-dir:{tmp_path}", "it lacks model_cfg")
+    for card, seen in [
+        ({"model_cfg": None}, "its model_cfg is None, expected a JSON object"),
+        ({"model_cfg": "x"}, "its model_cfg is 'x'"),
+        ({"model_cfg": {}, "preprocess_cfg": [1]}, r"its preprocess_cfg is \[1\]"),
+    ]:
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(card))
+        expect(f"local-dir:{tmp_path}", seen)
 
 
 def test_a_checkpoint_of_another_architecture(library: Any, small: Path, tmp_path: Path) -> None:
@@ -277,6 +299,40 @@ def test_a_checkpoint_of_another_architecture(library: Any, small: Path, tmp_pat
     )
     assert "size mismatch" in message
     assert "another architecture" in message
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "name"),
+    [
+        ("vision_cfg", {"image_size": 32}, "visual.positional_embedding is .17, 16. there"),
+        ("text_cfg", {"context_length": 30}, "positional_embedding is .30, 16. there and .20, 16."),
+    ],
+)
+def test_position_embeddings_are_not_resized(
+    library: Any, small: Path, tmp_path: Path, part: str, changed: dict[str, Any], name: str
+) -> None:
+    save(library, tmp_path, {**config(), part: {**SMALL[part], **changed}})
+    expect(f"byname-small@{tmp_path / 'open_clip_model.safetensors'}", name)
+
+
+def test_a_scale_that_is_none(library: Any, tmp_path: Path) -> None:
+    save(library, tmp_path, config(init_logit_scale=1000.0))
+    expect(f"local-dir:{tmp_path}", "its logit_scale is 1000, which gives no scale")
+
+
+def test_a_text_tower_after_a_second_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    card = {"model_cfg": config(text_cfg={"hf_model_name": "some/bert"})}
+    tiny.write(tmp_path, {"open_clip_config.json": card, "model.safetensors": b"1"})
+    seen = "built after a second repository, some/bert"
+    message = expect(f"local-dir:{tmp_path}", seen, EncoderUnavailableError)
+    assert "'hf download some/bert config.json'" in message
+    assert "models--some--bert" in message
 
 
 class _Bomb:

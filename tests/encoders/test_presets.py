@@ -62,3 +62,10 @@ def test_patterns() -> None:
     assert {p.family for p in matching("siglip*")} == {"siglip", "siglip2"}
     assert {p.domain for p in matching("medicine")} == {"medicine"}
     assert matching("") == []
+    assert matching("SigLIP*") == matching("siglip*")
+    assert matching("Medicine") == matching("medicine")
+
+
+def test_what_is_not_certain_is_said() -> None:
+    for preset in (*matching("georsclip"), *matching("skyclip-vit-l-14")):
+        assert "activation unverified: quick-GELU may be needed" in preset.note

@@ -225,8 +225,8 @@ def test_a_broken_library(monkeypatch: pytest.MonkeyPatch, error: Exception, see
 
 
 def test_torch_is_not_imported_before_it_is_used() -> None:
-    names = ("torch_base", "torch_text", "transformers", "transformers_pixels", "clap")
-    names += ("open_clip", "open_clip_text", "load", "presets", "hub")
+    names = ("torch_base", "torch_card", "torch_text", "transformers", "transformers_pixels")
+    names += ("clap", "open_clip", "open_clip_text", "load", "presets", "hub")
     code = "".join(f"import byname.encoders.{name}\n" for name in names)
     code += "import sys; assert not {'torch', 'transformers', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byname.encoders import load_encoder
 from byname.encoders.tokens import TextTokenizer
 from byname.encoders.transformers import load_transformers
-from byname.errors import EncoderError
+from byname.errors import EncoderError, UsageError
 from tests.encoders import tiny, tiny_torch
 
 KINDS = ("clip", "metaclip_2", "siglip", "chinese_clip", "altclip", "align")
@@ -198,6 +198,8 @@ def test_clap(folders: dict[str, Path], tmp_path: Path) -> None:
     silent = load_transformers(str(folder))
     with pytest.raises(EncoderError, match=r"encode images .* it has no image tower"):
         silent.encode_images(pixels(16))
+    with pytest.raises(EncoderError, match=r"a model for sounds.*encode_audio"):
+        silent.encode_images(pixels(16))
     assert isinstance(silent, ClapEncoder)
     with pytest.raises(EncoderError, match="its folder has no preprocessor_config"):
         silent.encode_audio([np.zeros(100, np.float32)], 48_000)
@@ -216,6 +218,19 @@ def test_clap(folders: dict[str, Path], tmp_path: Path) -> None:
     np.testing.assert_allclose(got[1:], want, atol=1e-5)
     with pytest.raises(EncoderError, match="the rate is 8000 Hz, and it hears 16000 Hz"):
         encoder.encode_audio(sounds, 8_000)
+    one = sounds[0]
+    wrong: list[tuple[Any, str]] = [
+        (one, "got one ndarray"),
+        ([one, np.stack([one, one])], r"sound 1 has shape \(2, 40000\)"),
+        ([np.zeros(9, np.int16)], "sound 0 is of type int16.* Divide int16 by 32768"),
+        ([[0.5, 0.5]], "sound 0 is of type list"),
+        ([one[:0]], "sound 0 is empty"),
+        ([one * 32768], "sound 0 reaches"),
+        ([np.array([0, np.nan], np.float32)], "sound 0 reaches nan"),
+    ]
+    for value, seen in wrong:
+        with pytest.raises(UsageError, match=f"{seen}.*" if "Divide" in seen else seen):
+            encoder.encode_audio(value, 16_000)
 
 
 def expect(folder: Path, seen: str) -> str:
@@ -231,10 +246,75 @@ def test_a_checkpoint_of_another_architecture(clip: Path, folders: dict[str, Pat
 
 
 def test_weights_of_another_size(clip: Path) -> None:
-    config = json.loads((clip / "config.json").read_text())
-    config["vision_config"]["hidden_size"] = 32
-    (clip / "config.json").write_text(json.dumps(config))
+    tiny_torch.edit_part(clip / "config.json", "vision_config", hidden_size=32)
     expect(clip, r"its weights do not fit its config.json")
+
+
+def test_a_config_with_fewer_layers(clip: Path) -> None:
+    tiny_torch.edit_part(clip / "config.json", "text_config", num_hidden_layers=1)
+    message = expect(clip, r"0 have another shape and 16 have no place in the model")
+    assert "text_model.encoder.layers.1." in message
+
+
+def test_buffers_of_older_versions_are_no_weights(clip: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    before = load_transformers(str(clip)).encode_texts(["dog"])
+    path = clip / "model.safetensors"
+    extra = {"text_model.embeddings.position_ids": torch.arange(20)[None]}
+    save_file(load_file(path) | extra, path, metadata={"format": "pt"})
+    np.testing.assert_array_equal(load_transformers(str(clip)).encode_texts(["dog"]), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [("clip", "logit_scale", 1000.0), ("align", "temperature", 0.0)]
+)
+def test_a_scale_that_is_none(
+    folders: dict[str, Path], tmp_path: Path, kind: str, name: str, value: float
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(folders[kind], tmp_path / kind))
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {name: torch.tensor(value)}, path, metadata={"format": "pt"})
+    expect(folder, f"its {name} is {value:g}, which gives no scale")
+
+
+def test_an_adapter_is_no_model(clip: Path) -> None:
+    (clip / "adapter_config.json").write_text("{}")
+    assert "merge_and_unload" in expect(clip, "holds adapter_config.json")
+
+
+def test_padding_that_is_no_token(clip: Path) -> None:
+    tiny_torch.edit(clip / "tokenizer_config.json", pad_token=3)
+    expect(clip, "its pad_token is 3, expected a text")
+
+
+def test_the_pad_token_is_part_of_the_hash(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["siglip"], tmp_path / "siglip"))
+    before = load_transformers(str(folder))
+    tiny_torch.edit(folder / "tokenizer_config.json", pad_token="</s>")
+    after = load_transformers(str(folder))
+    assert np.abs(before.encode_texts(["dog"]) - after.encode_texts(["dog"])).max() > 1e-4
+    assert before.info.text_fingerprint() != after.info.text_fingerprint()
+
+
+def test_the_words_of_a_slow_tokenizer_are_part_of_the_hash(tmp_path: Path) -> None:
+    from byname.encoders.transformers import _hash_of_tokenizer
+
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    before = _hash_of_tokenizer(tmp_path)
+    (tmp_path / "vocab.txt").write_text("b\na\n")
+    assert _hash_of_tokenizer(tmp_path) != before
+
+
+@pytest.mark.parametrize("end", [2, tiny_torch.END])
+def test_a_tokenizer_without_markers(clip: Path, end: int) -> None:
+    tiny_torch.edit_part(clip / "config.json", "text_config", eos_token_id=end)
+    (clip / "tokenizer.json").write_text(tiny.tokenizer(markers=False))
+    expect(clip, "sets no start and end around a text: an empty one gives")
 
 
 def test_damaged_weights(clip: Path) -> None:
@@ -266,6 +346,7 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
         ({"model_type": "bert"}, "its model_type is 'bert'"),
         ({"model_type": "fgclip", "auto_map": {"AutoModel": "m.M"}}, "byname never runs"),
         ({"model_type": "siglip2"}, "the NaFlex variant"),
+        ({"model_type": ["clip"]}, r"its model_type is \['clip'\]"),
     ],
 )
 def test_models_that_are_not_supported(clip: Path, changes: dict[str, Any], seen: str) -> None:
@@ -274,9 +355,7 @@ def test_models_that_are_not_supported(clip: Path, changes: dict[str, Any], seen
 
 
 def test_a_tokenizer_of_another_model(clip: Path) -> None:
-    config = json.loads((clip / "config.json").read_text())
-    config["text_config"]["eos_token_id"] = 7
-    (clip / "config.json").write_text(json.dumps(config))
+    tiny_torch.edit_part(clip / "config.json", "text_config", eos_token_id=7)
     expect(clip, "its tokenizer ends a text with the number 9, and the model reads its vector at 7")
 
 
@@ -315,5 +394,6 @@ def test_the_hub_is_asked_for_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     message = expect(Path("some/repo"), "the Hugging Face hub did not give it")
-    assert "'hf download some/repo --local-dir FOLDER'" in message
+    assert "'hf download some/repo --local-dir FOLDER --include" in message
+    assert '--include "model.safetensors"' in message
     assert "--encoder transformers:FOLDER" in message

@@ -149,6 +149,11 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({k: v for k, v in card.items() if v is not None}))
 
 
+def edit_part(path: Path, part: str, **changes: Any) -> None:
+    """Change entries of one object in a JSON file."""
+    edit(path, **{part: {**json.loads(path.read_text())[part], **changes}})
+
+
 _operators: list[Any] = []
 
 

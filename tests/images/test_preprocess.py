@@ -124,7 +124,11 @@ def test_the_result_is_an_own_writable_array() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"size": 0}, "size is 0. It is a whole number of pixels, 1 or more"),
+        ({"size": 0}, "size is 0. It is a whole number of pixels, 1 to 4096"),
+        ({"size": 10**7, "resize": 10**7}, "size is 10000000. It is a whole number"),
+        ({"resize": 4097}, "resize is 4097"),
+        ({"std": (127.5, 127.5, 127.5)}, "as if pixels went to 255. .* divide it by 255"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean is .*, as if pixels went to 255"),
         ({"size": 2.5}, "size is 2.5"),
         ({"resize": True}, "resize is True"),
         ({"resize": 100}, "resize 100 is smaller than size 224"),

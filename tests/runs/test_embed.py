@@ -334,7 +334,7 @@ def test_an_encoder_of_another_width_than_it_says(photos: Path) -> None:
 def test_an_encoder_without_pixels(photos: Path) -> None:
     encoder = FakeEncoder()
     encoder.info = type(encoder.info)("ready", DIM, None, weights_sha256="x")
-    with pytest.raises(EncoderError, match="it holds ready vectors and takes no pixels"):
+    with pytest.raises(EncoderError, match="it takes no pixels: it holds ready vectors"):
         embed(photos, encoder)
 
 
