@@ -149,7 +149,7 @@ def test_an_encoder_that_holds_the_vectors(photos: Path) -> None:
     with pytest.raises(UsageError) as caught:
         as_embeddings([make_photo(0)], Ready())
     assert str(caught.value) == (
-        "cannot use these images: 'ready' holds ready vectors. Give it vectors."
+        "cannot use these images: 'ready' takes no pixels. Give it vectors."
     )
 
 
