@@ -164,6 +164,10 @@ class Classifier(Estimator):
         what ``precision="int8"`` is checked on.
         """
         self._refresh()
+        images = opened(images)
+        if images is not None and getattr(getattr(self, "verdict_", None), "images", 1) == 0:
+            # There was nothing to check int8 on so far, which is no verdict.
+            self._forget(keep=frozenset())
         if hasattr(self, "_texts"):
             if not hasattr(self, "encoder_"):
                 self._load_again()

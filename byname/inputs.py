@@ -54,11 +54,16 @@ def settled(encoder: Encoder, X: Any, names: Sequence[str] = ()) -> tuple[Encode
     """An int8 encoder that agrees with fp32 on these images, or its fp32 original.
 
     Any other encoder comes back as it is, without a verdict; so does one that made the stored
-    vectors X, since it was checked then.
+    vectors X: they hold no images to check it on, which a warning says.
     """
     if not isinstance(encoder, OnnxEncoder) or encoder.precision != "int8":
         return encoder, None
     if isinstance(X, Embeddings) and X.fingerprint == encoder.info.image_fingerprint():
+        warnings.warn(
+            "int8 was not checked with these classes, because there are only vectors: classify the "
+            "images for that",
+            stacklevel=2,
+        )
         return encoder, None
     identity = ""
     if isinstance(X, Source):
@@ -77,8 +82,11 @@ def _first_pixels(X: Any, encoder: Encoder, most: int) -> NDArray[np.uint8]:
         items = X.refs
     elif isinstance(X, Image.Image):
         items = [X]
-    elif isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 4):
+    elif isinstance(X, list | tuple):
         items = cast(Sequence[Any], X)
+    elif isinstance(X, np.ndarray):
+        with suppress(UsageError):  # vectors, for instance
+            items = _images_of(X)
     found: list[NDArray[np.uint8]] = []
     # one by one: each is read when its turn comes, and unreadable ones cost no place
     for item in items:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 
 from byname.errors import UnsafeFileError
 
-__all__ = ["read_checked", "sha256_of"]
+__all__ = ["read_checked", "sha256_of", "weights_beside"]
+
+_NO_WEIGHTS = {".json", ".md", ".txt", ".onnx"}
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
@@ -39,3 +42,26 @@ def sha256_of(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def weights_beside(model: Path) -> list[Path]:
+    """Files in the folder of an ONNX model, or below it, that the model names, sorted.
+
+    A model names the files that hold its weights, whatever they are called; a file that it does
+    not name cannot change what it computes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "m.onnx").write_bytes(b"...location...weights.bin...")
+    >>> _ = [(folder / name).write_bytes(b"") for name in ("weights.bin", "other.bin")]
+    >>> [path.name for path in weights_beside(folder / "m.onnx")]
+    ['weights.bin']
+    """
+    others = [p for p in sorted(model.parent.rglob("*")) if p != model and p.is_file()]
+    others = [p for p in others if p.suffix.lower() not in _NO_WEIGHTS]
+    if not others or not model.stat().st_size:
+        return []
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return [p for p in others if data.find(p.name.encode("utf-8", "surrogateescape")) >= 0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 from byname.encoders.base import EncoderInfo
+from byname.encoders.files import weights_beside
 from byname.errors import EncoderError
 from byname.files import read_json
 from byname.images.preprocess import Preprocess
@@ -76,8 +77,7 @@ class Layout:
         towers = [
             path
             for model in (self.visual, self.textual)
-            for path in sorted(model.parent.glob(f"{model.stem}.*"))
-            if path.is_file()
+            for path in (model, *weights_beside(model))
         ]
         return [*towers, self.tokenizer, *self.described_by]
 

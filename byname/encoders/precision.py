@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -128,9 +129,20 @@ def _spread(values: Sequence[str], most: int) -> list[str]:
 def _place(encoder: OnnxEncoder, identity: str, texts: Sequence[str]) -> Path | None:
     if not identity or encoder.int8_folder is None:
         return None
-    asked = json.dumps([identity, list(texts), SAMPLE, MIN_COSINE, MIN_TOP1])
+    asked = json.dumps([identity, list(texts), SAMPLE, MIN_COSINE, MIN_TOP1, _machine()])
     name = hashlib.sha256(asked.encode("utf-8", "backslashreplace")).hexdigest()[:16]
     return encoder.int8_folder / f"verdict-{name}.json"
+
+
+def _machine() -> list[str]:
+    """What products of 8-bit numbers depend on besides the numbers: runtime and processor."""
+    import onnxruntime
+
+    model = platform.processor()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line for line in lines if line.startswith("model name")), model)
+    return [onnxruntime.__version__, platform.machine(), model]
 
 
 def _kept(place: Path | None) -> Verdict | None:

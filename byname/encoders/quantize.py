@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from byname.cache import working_dir
 from byname.encoders.layouts import Layout
 from byname.encoders.towers import TextTower
-from byname.errors import EncoderError, EncoderUnavailableError
+from byname.errors import BynameError, CacheError, EncoderError, EncoderUnavailableError
 from byname.files import parse_json
 
 __all__ = ["PRECISIONS", "Int8Graphs", "check_precision", "int8_graphs"]
@@ -65,14 +65,25 @@ def int8_graphs(layout: Layout, weights_sha256: str, cache_dir: Path | None = No
         If they must be made and the package onnx is missing.
     EncoderError
         If a graph cannot be quantised.
+    CacheError
+        If they cannot be kept, as on a full disk.
     """
     digest = hashlib.sha256(f"int8/{VERSION}/{weights_sha256}".encode()).hexdigest()
     folder = (cache_dir or working_dir()) / "int8" / digest[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    found = _find(folder, digest)
-    if found is None:
-        with FileLock(folder.with_suffix(".lock")):
-            found = _find(folder, digest) or _make(layout, folder, digest)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _find(folder, digest)
+        if found is None:
+            with FileLock(folder.with_suffix(".lock")):
+                found = _find(folder, digest) or _make(layout, folder, digest)
+    except BynameError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"keep the int8 graphs in '{folder.parent}'",
+            error.strerror or str(error),
+            "Make room there, or set BYNAME_CACHE to another folder.",
+        ) from error
     return found
 
 
@@ -107,6 +118,8 @@ def _make(layout: Layout, folder: Path, digest: str) -> Int8Graphs:
             made = Path(place) / name
             try:
                 _quantise(path, made, layout if name == "visual.onnx" else None)
+            except (BynameError, OSError):
+                raise  # a place that cannot be written says nothing about the graph
             # onnx and onnxruntime raise a dozen classes of their own without a common base
             except Exception as error:
                 raise EncoderError(
@@ -128,7 +141,14 @@ def _quantise(source: Path, target: Path, visual: Layout | None) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(str(source))
+    try:
+        model = onnx.load(str(source))
+    except OSError as error:
+        raise EncoderError(
+            f"read '{source}'",
+            error.strerror or str(error),
+            "Get the folder again from its source, with all its files.",
+        ) from error
     if visual is not None:
         _pixels_to_integers(model, visual)
     with _without_advice():
@@ -164,11 +184,14 @@ def _pixels_to_integers(model: Any, layout: Layout) -> bool:
 
     The graph then takes (B, size, size, 3) uint8 pixels called ``pixels``.
     """
-    from onnx import helper
+    from onnx import TensorProto, helper
 
     graph = model.graph
     constants = _constants(graph)
     if len(graph.input) != 1:
+        return False
+    # a graph that takes uint8 normalises by itself
+    if graph.input[0].type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return False
     size = layout.preprocess.size
     same = {graph.input[0].name}

@@ -8,9 +8,22 @@ from typing import Any
 
 from byname.errors import EncoderError
 
-__all__ = ["open_session", "split_threads"]
+__all__ = ["open_session", "processors", "split_threads"]
 
 CALLERS = 8
+
+
+def processors() -> int:
+    """How many processors this process may use: a container or taskset may leave it a few.
+
+    Examples
+    --------
+    >>> processors() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def split_threads(threads: int | None) -> tuple[int, int]:
@@ -25,7 +38,7 @@ def split_threads(threads: int | None) -> tuple[int, int]:
     >>> split_threads(2), split_threads(12)
     ((2, 1), (8, 5))
     """
-    total = threads or os.cpu_count() or 1
+    total = threads or processors()
     callers = min(total, CALLERS)
     return callers, total - callers + 1
 
@@ -42,7 +55,7 @@ def open_session(
     name : str
         How to call the model in messages.
     threads : int, optional
-        Threads within an operator; all cores by default.
+        Threads within an operator; as many as ``processors()`` by default.
     device : {"cpu", "cuda"}
 
     Raises
@@ -53,7 +66,7 @@ def open_session(
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or processors()
     # Decoding goes on beside the session: a thread that waits must not spin on its processor.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

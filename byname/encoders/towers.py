@@ -69,8 +69,11 @@ class _Tower:
         return found
 
     def each(self, work: Callable[[Any], NDArray[Any]], parts: Sequence[Any]) -> list[NDArray[Any]]:
-        """``work`` on every part, on as many threads as there are; results in order."""
-        if self.pool is None or len(parts) < 2:
+        """``work`` on every part, on as many threads as there are; results in order.
+
+        A single part goes through the pool too: callers of their own would be threads on top.
+        """
+        if self.pool is None:
             return [work(part) for part in parts]
         return list(self.pool.map(work, parts))
 

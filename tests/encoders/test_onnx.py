@@ -168,10 +168,25 @@ def test_hash_follows_the_weights(tmp_path: Path) -> None:
         for i, s in enumerate((1.0, 1.0, 2.0))
     }
     assert len(hashes) == 2
-    folder = tiny.byname_folder(tmp_path / "data")
-    before = OnnxEncoder(folder).info.weights_sha256
-    (folder / "visual.onnx.data").write_bytes(b"weights kept beside the graph")
-    assert OnnxEncoder(folder).info.weights_sha256 != before
+
+
+def test_hash_follows_weights_in_files_of_any_name(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    hashes = []
+    for scale in (1.0, 2.0):
+        folder = tiny.byname_folder(tmp_path / str(scale), tiny.visual(scale=scale))
+        model = onnx.load(folder / "visual.onnx")
+        onnx.save_model(
+            model,
+            folder / "visual.onnx",
+            save_as_external_data=True,
+            location="weights.bin",
+            size_threshold=0,
+        )
+        hashes.append(OnnxEncoder(folder).info.weights_sha256)
+        (folder / "visual.int8.onnx").write_bytes(b"not the model's")
+        assert OnnxEncoder(folder).info.weights_sha256 == hashes[-1]
+    assert hashes[0] != hashes[1]
 
 
 def test_load_encoder_takes_folders(tmp_path: Path) -> None:

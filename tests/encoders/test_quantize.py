@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ pytest.importorskip("onnx", reason="quantising needs the package onnx")
 
 from byname.cache import cache_entries, clear_cache
 from byname.classifier import Classifier
+from byname.embeddings import Embeddings
 from byname.encoders import load_encoder, precision, quantize
 from byname.encoders.onnx import OnnxEncoder
 from byname.encoders.precision import Verdict, settle
-from byname.errors import EncoderError, EncoderUnavailableError
+from byname.errors import CacheError, EncoderError, EncoderUnavailableError
 from byname.inputs import settled
 from tests.encoders import tiny
 from tests.helpers import make_photos
@@ -33,7 +35,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def patches(
-    *, stride: int = 4, cast: bool = False, shape: bool = False, batch: int | str = "batch"
+    *,
+    stride: int = 4,
+    cast: bool = False,
+    shape: bool = False,
+    batch: int | str = "batch",
+    element: str = "FLOAT",
 ) -> bytes:
     """An image tower that begins as vision transformers do: a convolution of tiles."""
     from onnx import TensorProto, helper, numpy_helper
@@ -70,7 +77,7 @@ def patches(
     graph = helper.make_graph(
         nodes,
         "patches",
-        [info("pixel_values", TensorProto.FLOAT, [batch, 3, 8, 8])],
+        [info("pixel_values", getattr(TensorProto, element), [batch, 3, 8, 8])],
         [info("image_embeds", TensorProto.FLOAT, [batch, tiny.DIM])],
         values,
     )
@@ -95,7 +102,15 @@ def test_tiles_become_a_product_of_pixels(
     assert not np.array_equal(X, X8)
 
 
-@pytest.mark.parametrize("model", [patches(stride=2), tiny.visual(), tiny.visual(kind="uint8")])
+@pytest.mark.parametrize(
+    "model",
+    [
+        patches(stride=2),
+        patches(cast=True, element="UINT8"),
+        tiny.visual(),
+        tiny.visual(kind="uint8"),
+    ],
+)
 def test_other_graphs_keep_their_input(tmp_path: Path, model: bytes) -> None:
     exact, int8 = pair(tmp_path / "enc", model)
     assert int8._images.name == exact._images.name
@@ -180,6 +195,38 @@ def test_a_graph_that_cannot_be_quantised(tmp_path: Path) -> None:
         OnnxEncoder(folder, precision="int8")
     assert "'visual.onnx' cannot be quantised (" in caught.value.seen
     assert not list(tmp_path.rglob("int8.json"))
+
+
+@pytest.mark.parametrize("broken", ["file", "lock", "graph", "card"])
+def test_a_cache_that_cannot_be_written(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    folder = tiny.byname_folder(tmp_path / "enc", patches())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if broken == "file":
+        cache.mkdir()
+        (cache / "int8").write_text("")
+    elif broken == "lock":
+        monkeypatch.setattr(quantize, "FileLock", full)
+    elif broken == "graph":
+        monkeypatch.setattr("onnxruntime.quantization.quantize_dynamic", full)
+    else:
+        monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CacheError) as caught:
+        OnnxEncoder(folder, precision="int8")
+    assert caught.value.asked == f"keep the int8 graphs in '{cache / 'int8'}'"
+    assert broken == "file" or caught.value.seen == "No space left on device"
+    assert caught.value.do == "Make room there, or set BYNAME_CACHE to another folder."
+
+
+def test_a_graph_that_cannot_be_read(tmp_path: Path) -> None:
+    """Which is not the cache's fault."""
+    with pytest.raises(EncoderError) as caught:
+        quantize._quantise(tmp_path / "gone.onnx", tmp_path / "made.onnx", None)
+    assert caught.value.asked == f"read '{tmp_path / 'gone.onnx'}'"
 
 
 # The check
@@ -268,6 +315,29 @@ def test_the_classifier_checks_on_the_images_it_is_given(tmp_path: Path) -> None
     assert model.predict(stored).shape == (len(PIXELS),)
     model.set_params(precision=None).fit(PIXELS)
     assert model.verdict_ is None
+
+
+def test_nothing_to_check_on_is_no_verdict(tmp_path: Path) -> None:
+    folder = tiny.byname_folder(tmp_path / "enc", patches())
+    model = Classifier(["dog", "cat"], folder, precision="int8", cache=False)
+    with pytest.warns(UserWarning, match="int8 was not checked"):
+        model.fit()
+    assert model.verdict_ is not None
+    assert (model.verdict_.images, model.encoder_.precision) == (0, "fp32")  # type: ignore[attr-defined]
+    model.fit(PIXELS)
+    assert (model.verdict_.images, model.encoder_.precision) == (len(PIXELS), "int8")  # type: ignore[attr-defined]
+    made = model.embed(PIXELS)
+    stored = Embeddings(made.keys, made.vectors, "mine", model.encoder_.info.image_fingerprint())
+    with pytest.warns(UserWarning, match="int8 was not checked with these classes"):
+        Classifier(["dog", "cat"], folder, precision="int8", cache=False).predict(stored)
+
+
+def test_grey_arrays_are_images_to_check_on(tmp_path: Path) -> None:
+    folder = tiny.byname_folder(tmp_path / "enc", patches())
+    model = Classifier(["dog", "cat"], folder, precision="int8", cache=False)
+    model.predict(np.arange(3 * 64 * 64, dtype=np.uint32).astype(np.uint8).reshape(3, 64, 64))
+    assert model.verdict_ is not None
+    assert model.verdict_.images == 3
 
 
 def test_the_run_record_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

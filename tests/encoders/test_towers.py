@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="builds small models with the package onnx")
 
-from byname.encoders import towers
+from byname.encoders import sessions, towers
 from byname.encoders.onnx import OnnxEncoder
 from byname.encoders.sessions import split_threads
 from byname.encoders.tokens import groups_of_equal_length
@@ -53,8 +54,6 @@ def test_an_encoder_that_is_closed_has_no_threads_left(tmp_path: Path) -> None:
 
 
 def test_calls_from_many_threads(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     encoder = OnnxEncoder(tiny.byname_folder(tmp_path), threads=2)
     wanted = encoder.encode_images(PIXELS)
     with ThreadPoolExecutor(4) as pool:
@@ -67,6 +66,34 @@ def test_threads_are_shared_out(threads: int) -> None:
     callers, each = split_threads(threads)
     assert callers + each - 1 == threads
     assert (each == 1) == (threads <= 8)
+
+
+def test_only_the_processors_of_this_process_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(sessions.os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert split_threads(None) == (2, 1)
+    assert sessions.open_session(tiny.visual(), "x").get_session_options().intra_op_num_threads == 2
+    monkeypatch.delattr(sessions.os, "sched_getaffinity")
+    assert split_threads(None) == (8, 57)
+
+
+def test_one_thread_runs_one_call_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where two batches in flight are a single part each."""
+    encoder = OnnxEncoder(tiny.byname_folder(tmp_path), threads=1)
+    run, seen = towers._Tower._run, []
+
+    def spy(self: towers._Tower, feed: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append(threading.current_thread().name)
+        return run(self, feed)
+
+    monkeypatch.setattr(towers._Tower, "_run", spy)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(encoder.encode_images, [PIXELS[:8], PIXELS[8:16]]))
+    encoder.encode_texts(["a dog"])
+    assert len(seen) == 3
+    assert set(seen) == {"onnx_0"}
 
 
 def test_groups_hold_so_many_tokens() -> None:
