@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from byname import ops
 from byname.embeddings import Embeddings
-from byname.pipeline import Pipeline
+from byname.pipeline import Pipeline, batch_rows
 from byname.rows import SCHEMA
 from byname.stage import Answer, Batch
 from byname.taxonomy import Taxonomy
@@ -23,17 +23,18 @@ def answer_table(
     *,
     k: int = 1,
     level: int | str | None = None,
+    batch: Batch | None = None,
     block: int = 8192,
 ) -> pa.Table:
     """Rows of all images, sorted by file name and rank.
 
     Where the fitted pipeline treats each image by itself, logits are held for ``block`` images at
-    a time; otherwise for all N.
+    a time; otherwise for all N. ``batch`` holds the vectors and what else is known of the images.
     """
-    tables = [
-        _rows(keys, *pipeline.decide(S, k=k, level=level))
-        for keys, S in _scored(pipeline, embeddings, block)
-    ]
+    whole = Batch(embeddings.vectors) if batch is None else batch
+    tables = []
+    for keys, rows, S in _scored(pipeline, embeddings.keys, whole, block):
+        tables.append(_rows(keys, *pipeline.decide(S, k=k, level=level, batch=rows)))
     table = pa.concat_tables([*tables, _failed(embeddings.errors)])
     if embeddings.errors or any(a > b for a, b in zip(embeddings.keys, embeddings.keys[1:])):  # noqa: B905
         table = table.sort_by([("file_name", "ascending"), ("rank", "ascending")])
@@ -41,13 +42,16 @@ def answer_table(
 
 
 def _scored(
-    pipeline: Pipeline, embeddings: Embeddings, block: int
-) -> Iterator[tuple[Sequence[str], ops.Array]]:
+    pipeline: Pipeline, keys: Sequence[str], batch: Batch, block: int
+) -> Iterator[tuple[Sequence[str], Batch, ops.Array]]:
     if not pipeline.inductive:
-        yield embeddings.keys, pipeline.scores(Batch(embeddings.vectors))
+        yield keys, batch, pipeline.scores(batch)
         return
-    for part in ops.blocks(len(embeddings), block):
-        yield embeddings.keys[part], pipeline.scores(Batch(embeddings.vectors[part]))
+    start = 0
+    for rows in batch_rows(batch, block):
+        if len(rows):
+            yield keys[start : start + len(rows)], rows, pipeline.scores(rows)
+        start += len(rows)
 
 
 def _rows(keys: Sequence[str], answer: Answer, taxonomy: Taxonomy) -> pa.Table:
@@ -68,7 +72,9 @@ def _rows(keys: Sequence[str], answer: Answer, taxonomy: Taxonomy) -> pa.Table:
         "decision": np.repeat(answer.decision.astype(object), k),
         "error": pa.nulls(n * k, pa.string()),
     }
-    return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
+    table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
+    # A member that answers as many classes as it accepts leaves other ranks empty.
+    return table if (flat >= 0).all() else table.filter(pa.array(flat >= 0))
 
 
 def _failed(errors: Mapping[str, str]) -> pa.Table:

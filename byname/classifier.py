@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from byname.answers import answer_table
 from byname.cache import TextCache, working_dir
-from byname.classtexts import class_texts
+from byname.classtexts import NULL_TEXTS, class_texts
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
@@ -29,6 +29,7 @@ from byname.recipes import Recipe, get_recipe
 from byname.rows import Row, rows_of
 from byname.runs.shard import Progress
 from byname.stage import STAGES, Batch, ClassTexts
+from byname.taskfile import PLAIN_TEMPLATE
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
 
@@ -243,15 +244,22 @@ class Classifier(Estimator):
         if self.cache and info.weights_sha256:
             store = TextCache(working_dir(), info.text_fingerprint(), info.dim)
             encode = partial(store.encode, encode=self.encoder_.encode_texts, progress=progress)
-        made = [self.recipe_.create(stage) for stage in STAGES]
+        made = [m for m in map(self.recipe_.create, STAGES) if m is not None]
+        # Texts about pairs can be many: they are encoded for those who look at them.
+        wanted = frozenset().union(*(m.needs | getattr(m, "uses", set()) for m in made))
+        tree, leaves = self.taxonomy_, set(self.taxonomy_.class_ids)
+        above = [n for n in tree.nodes if n.id not in leaves and n != tree.root]
         return class_texts(
             self.prompts_,
             self.taxonomy_,
             encode,
             scale=info.logit_scale,
             bias=info.logit_bias,
-            # Texts about pairs can be many: they are encoded for those who look at them.
-            pairs=any("pairs" in getattr(member, "uses", ()) for member in made),
+            pairs="pairs" in wanted,
+            inner=[(n.id, PLAIN_TEMPLATE.replace("{}", n.name)) for n in above]
+            if "inner" in wanted
+            else (),
+            null=NULL_TEXTS if "null" in wanted else (),
         )
 
     def embed(self, X: Any) -> Embeddings:
@@ -351,7 +359,9 @@ class Classifier(Estimator):
         """
         X = listed(X)
         embeddings, pipeline, S = self._scores(X)
-        answer, taxonomy = pipeline.decide(S, k=1, level=self.level)
+        answer, taxonomy = pipeline.decide(
+            S, k=1, level=self.level, batch=Batch(embeddings.vectors)
+        )
         ids = np.array([node.id for node in taxonomy.nodes])[answer.node[:, 0]]
         return in_place(X, embeddings, ids, None)
 

@@ -126,7 +126,7 @@ def predict_task(
         )
     texts, batch = task.texts_for(contender.recipe.prompts), task.batch()
     pipeline = Pipeline(contender.recipe).fit(texts, batch)
-    return _decide(pipeline, ops.to_numpy(pipeline.scores(batch)), texts.taxonomy, ranks, level)
+    return _decide(pipeline, batch, texts.taxonomy, ranks, level)
 
 
 def prepare_models(
@@ -163,14 +163,15 @@ def predict_images(embeddings: Embeddings, model: Classifier, *, ranks: int = 5)
         Where the recipe needs what there is not.
     """
     model.fit_prepared(embeddings)
-    S = ops.to_numpy(model.pipeline_.scores(Batch(embeddings.vectors)))
-    return _decide(model.pipeline_, S, model.taxonomy_, ranks, model.level)
+    batch = Batch(embeddings.vectors)
+    return _decide(model.pipeline_, batch, model.taxonomy_, ranks, model.level)
 
 
 def _decide(
-    pipeline: Pipeline, S: NDArray[Any], taxonomy: Taxonomy, ranks: int, level: str | int | None
+    pipeline: Pipeline, batch: Batch, taxonomy: Taxonomy, ranks: int, level: str | int | None
 ) -> Predicted:
-    answer, answered = pipeline.decide(S, k=ranks, level=level)
+    S: NDArray[Any] = ops.to_numpy(pipeline.scores(batch))
+    answer, answered = pipeline.decide(S, k=ranks, level=level, batch=batch)
     S = ops.to_numpy(pipeline.roll_up(S, level)[0])
     return Predicted(answer, S, answered)
 

@@ -1,4 +1,4 @@
-"""Array operations for NumPy and torch alike: the only file that tells the two apart.
+"""Array operations for NumPy and torch alike: with stream.py the only file to tell them apart.
 
 torch is never imported here: an array can only be a tensor when somebody else has imported torch.
 Every function answers with the kind and on the device of its first array. float16, bfloat16,
@@ -19,7 +19,9 @@ __all__ = [
     "argmax",
     "as_float",
     "blocks",
+    "cast",
     "concat",
+    "full",
     "is_torch",
     "like",
     "log_probability",
@@ -67,6 +69,25 @@ def like(x: Array, reference: Array) -> Array:
             x = x.copy()  # a tensor over read-only memory would be a trap, and torch says so
         return sys.modules["torch"].as_tensor(x, device=reference.device)
     return to_numpy(x)
+
+
+def cast(x: Array, reference: Array) -> Array:
+    """``x`` as the kind, on the device and of the type that ``reference`` has.
+
+    Examples
+    --------
+    >>> cast(np.ones(2), np.zeros(1, np.float32)).dtype
+    dtype('float32')
+    """
+    x = like(x, reference)
+    return x.to(reference.dtype) if is_torch(x) else x.astype(reference.dtype, copy=False)
+
+
+def full(reference: Array, shape: tuple[int, ...], value: float) -> Array:
+    """A constant array of the kind, on the device and of the type that ``reference`` has."""
+    if is_torch(reference):
+        return reference.new_full(shape, value)
+    return np.full(shape, value, reference.dtype)
 
 
 def as_float(x: Array) -> Array:

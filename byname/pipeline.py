@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from byname.recipes import Recipe
     from byname.taxonomy import Taxonomy
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "batch_rows"]
 
 _BATCH = frozenset(f.name for f in fields(Batch))
 _PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
@@ -131,7 +131,7 @@ class Pipeline:
         stages = [m for m in (self.score, self.refine) if m is not None]
         streamed = list(takewhile(lambda m: m.inductive, stages))
         S, parts = None, []
-        for rows in _rows(batch, block) if streamed else ():
+        for rows in batch_rows(batch, block) if streamed else ():
             state = self._state()
             for member in streamed:
                 state = replace(state, S=self._apply(member, rows, state))
@@ -143,7 +143,12 @@ class Pipeline:
         return S
 
     def decide(
-        self, S: Array, *, k: int = 1, level: int | str | None = None
+        self,
+        S: Array,
+        *,
+        k: int = 1,
+        level: int | str | None = None,
+        batch: Batch | None = None,
     ) -> tuple[Answer, Taxonomy]:
         """What is answered for logits (N, K).
 
@@ -155,6 +160,13 @@ class Pipeline:
         level : int or str, optional
             Decide between the ancestors at this depth; their probability is the sum over their
             classes.
+        batch : Batch, optional
+            The images that S is about, for members that look at more than S.
+
+        Raises
+        ------
+        NeedsError
+            Where the member needs more than is given.
 
         Returns
         -------
@@ -165,7 +177,8 @@ class Pipeline:
         texts, decider = self._fitted(), self.decider
         if k < 1:
             raise UsageError(f"answer with {k} ranks", "the number is below 1", "Give 1 or more.")
-        batch, state = Batch(S[:, :0]), replace(self._state(S), k=k)
+        batch, state = batch or Batch(S[:, :0]), replace(self._state(S), k=k)
+        decider.check_needs(batch, texts, frozenset({"X"}))
         if level is not None:
             S, texts = self.roll_up(S, level)
             state = replace(state, S=S, W=None)
@@ -215,7 +228,7 @@ def _learns(member: Member) -> bool:
     return type(member).fit is not Member.fit
 
 
-def _rows(batch: Batch, size: int) -> Iterator[Batch]:
+def batch_rows(batch: Batch, size: int) -> Iterator[Batch]:
     """The batch in blocks of images; one empty block where it is empty."""
     given = {
         f.name: value

@@ -15,10 +15,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from byname.errors import NeedsError, RecipeError
+from byname.flow import Answer, Array, Batch, ClassTexts, SecondTexts, State, Support
 
 if typing.TYPE_CHECKING:
     from byname.promptset import PromptSet
@@ -27,154 +25,22 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "STAGES",
     "Answer",
+    "Array",
     "Batch",
     "ClassTexts",
     "Member",
     "PromptMember",
+    "SecondTexts",
     "State",
+    "Support",
     "create",
     "members",
     "parse_spec",
     "register",
 ]
 
-Array = Any  # a NumPy or torch array; ops.py is the only file that tells them apart
 StageName = Literal["prompts", "weigh", "score", "refine", "decide"]
 STAGES: tuple[StageName, ...] = ("prompts", "weigh", "score", "refine", "decide")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The unlabeled images, as vectors. No field can hold a label of these images.
-
-    Parameters
-    ----------
-    X : array, shape (N, D)
-        Unit rows.
-    views : array, shape (N, V, D), optional
-        Several crops of each image.
-    tokens : array, shape (N, T, D), optional
-        Patch vectors of each image.
-    second : array, shape (N, D2), optional
-        The same images through another encoder.
-    log_var : array, shape (N, D), optional
-        Log variance of each vector, from encoders that give one.
-    class_probs : tuple of arrays (N, K0) and (K0, D), optional
-        A classifier's probabilities over other classes, and the vectors of those classes.
-    captions : sequence of str, optional
-        One per image.
-    reference : array, shape (R, D), optional
-        Other unlabeled images.
-    support : Support, optional
-        Vectors with class ids, marked as pseudo-labelled, generated or labelled by the user.
-    """
-
-    X: Array
-    views: Array | None = None
-    tokens: Array | None = None
-    second: Array | None = None
-    log_var: Array | None = None
-    class_probs: tuple[Array, Array] | None = None
-    captions: tuple[str, ...] | None = None
-    reference: Array | None = None
-    support: Support | None = None
-
-    def __len__(self) -> int:
-        return int(self.X.shape[0])
-
-
-@dataclass(frozen=True)
-class Support:
-    """Vectors whose class is known or guessed; ``kind`` says which."""
-
-    vectors: Array
-    class_index: NDArray[np.intp]
-    kind: Literal["pseudo", "generated", "labelled"]
-
-
-@dataclass(frozen=True)
-class ClassTexts:
-    """The texts of all classes, as vectors, each with what it is about.
-
-    Parameters
-    ----------
-    vectors : array, shape (M, D)
-        Unit rows.
-    class_index : array of int, shape (M,)
-        Index into ``taxonomy.classes``; -1 for a text of an inner node or of no class.
-    taxonomy : Taxonomy
-    prompt_index : array of int, shape (M,), optional
-        Which template, shared by all classes; -1 for a text of one class only.
-    node_id : tuple of str, length M, optional
-        Taxonomy node that the text is about; ``""`` for none.
-    kind : tuple of str, length M, optional
-        What sort of text: ``"template"``, ``"attribute"``, ...
-    level, group, context : array of int, shape (M,), optional
-        Level of a hierarchy of texts, subclass, and context of each text; -1 for none.
-    weight : array, shape (M,), optional
-        Weights that came with the texts; 1 where absent.
-    log_var : array, shape (M, D), optional
-    scale, bias : float
-        Logit scale and bias of the encoder.
-    pairs : tuple of (id A, id B, row numbers), optional
-        Texts about A against B, as row numbers into ``vectors``.
-    """
-
-    vectors: Array
-    class_index: NDArray[np.intp]
-    taxonomy: Taxonomy
-    prompt_index: NDArray[np.intp] | None = None
-    node_id: tuple[str, ...] | None = None
-    kind: tuple[str, ...] | None = None
-    level: NDArray[np.intp] | None = None
-    group: NDArray[np.intp] | None = None
-    context: NDArray[np.intp] | None = None
-    weight: NDArray[np.float64] | None = None
-    log_var: Array | None = None
-    scale: float = 100.0
-    bias: float = 0.0
-    pairs: tuple[tuple[str, str, tuple[int, ...]], ...] | None = None
-
-    @property
-    def n_classes(self) -> int:
-        """K."""
-        return len(self.taxonomy.classes)
-
-
-@dataclass(frozen=True)
-class State:
-    """What the stages before have computed.
-
-    ``weight`` (M,) one per text; ``W`` (K, D), not necessarily unit rows; ``S`` (N, K) logits
-    whose softmax is the answer (a member that yields probabilities returns log(max(p, 1e-30))).
-    ``k``: how many ranks ``decide`` shall answer.
-    """
-
-    weight: Array | None = None
-    W: Array | None = None
-    S: Array | None = None
-    k: int = 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What ``decide`` says of N images.
-
-    Parameters
-    ----------
-    node : array of int, shape (N, k)
-        Index into ``taxonomy.nodes``, best first; -1 where a rank is not filled.
-    probability : array, shape (N, k)
-    margin : array, shape (N,)
-        p1 - p2 over the classes; p1 where there is one class.
-    decision : array of str, shape (N,)
-        ``accept``, ``backoff`` or ``reject``.
-    """
-
-    node: NDArray[np.intp]
-    probability: NDArray[np.float32]
-    margin: NDArray[np.float32]
-    decision: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -240,11 +106,15 @@ class Member(_Configured):
 
     ``needs`` names fields of Batch or ClassTexts that must be given, or ``"X"`` for a member whose
     ``fit`` must see images. ``inductive`` says that, once fitted, ``apply`` treats each image by
-    itself, so that images can be streamed.
+    itself, so that images can be streamed. ``uses`` names inputs that the member looks at where
+    they are given. A decide member with ``all_ranks`` answers as many classes as it accepts, up to
+    K, and does not look at ``state.k``; it is handed the batch of the images that S is about.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    uses: ClassVar[frozenset[str]] = frozenset()
     inductive: ClassVar[bool] = True
+    all_ranks: ClassVar[bool] = False
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Learn from unlabeled images; the default learns nothing."""
@@ -256,6 +126,13 @@ class Member(_Configured):
 
     def report(self) -> dict[str, Any]:
         """What ``fit`` learned and users may want to see, ready for JSON; empty by default."""
+        return {}
+
+    def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
+        """What can be said of each image beside the answer, such as its subclass or context.
+
+        Lists of N values, ready for JSON; empty by default. Called after ``fit``.
+        """
         return {}
 
     def check_needs(

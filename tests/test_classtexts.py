@@ -101,3 +101,42 @@ def test_coder_from_a_prompt_set() -> None:
     ).predict(X)
     assert (plain == np.where(lead > 0, "cat", "dog")).all()
     assert (plain != model.predict(X)).any()
+
+
+def test_subclasses_and_contexts_are_numbered_by_their_names() -> None:
+    prompts = PromptSet(
+        classes={
+            "cat": (
+                Prompt(text="a tabby", kind="subclass", about="tabby"),
+                Prompt(text="a photo of a tabby", kind="subclass", about="tabby"),
+                Prompt(text="a cat at night", kind="context", about="light=dark"),
+            ),
+            "dog": (
+                Prompt(text="a tabby dog", kind="subclass", about="tabby"),
+                Prompt(text="a dog", kind="context", about="light=any"),
+                Prompt(text="a dog at night", kind="context", about="light=dark"),
+            ),
+        }
+    )
+    made = class_texts(prompts, TAXONOMY, Recorder())
+    assert made.group is not None
+    assert made.group.tolist() == [0, 0, -1, 1, -1, -1], "a name in two classes is two subclasses"
+    assert made.group_names == ("tabby", "tabby")
+    assert made.context is not None
+    assert made.context.tolist() == [-1, -1, 0, -1, 1, 0]
+    assert made.context_names == ("light=dark", "light=any")
+
+
+def test_texts_of_inner_nodes_and_of_nothing() -> None:
+    encode = Recorder()
+    made = class_texts(
+        PROMPTS, TAXONOMY, encode, pairs=True, inner=[("animal", "an animal")], null=["a photo."]
+    )
+    assert encode.calls[0][-2:] == ["an animal", "a photo."]
+    assert len(made.vectors) == len(made.class_index) == len(made.kind or ()) == 7
+    assert made.class_index[-1] == -1
+    assert made.node_id is not None
+    assert (made.node_id[-1], made.kind[-1] if made.kind else "") == ("animal", "inner")
+    assert made.null is not None
+    assert made.null.tolist() == [[14.0, 15.0]]
+    assert made.pairs == (("cat", "dog", (3, 4)), ("dog", "cat", (5,)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from byname.ops import unit
 from byname.score.cosine import Cosine
-from byname.stage import Batch, ClassTexts, Member, State, Support
+from byname.stage import Batch, ClassTexts, Member, SecondTexts, State, Support
 from byname.taxonomy import Node, Taxonomy
 from byname.weigh.mean import Mean
 
@@ -48,7 +48,7 @@ IMAGE_INPUTS: dict[str, Any] = {
         rng.dirichlet(np.ones(6), n).astype(np.float32),
         rows(rng, 6, D),
     ),
-    "captions": lambda rng, n, k: tuple(f"caption {i}" for i in range(n)),
+    "captions": lambda rng, n, k: rows(rng, n, 3, D),
     "reference": lambda rng, n, k: rows(rng, 12, D),
     "support": lambda rng, n, k: Support(rows(rng, 3 * k, D), np.arange(3 * k) % k, "pseudo"),
 }
@@ -57,10 +57,15 @@ TEXT_INPUTS: dict[str, Any] = {
     "node_id": lambda rng, k: tuple(f"c{i // P}" for i in range(k * P)),
     "kind": lambda rng, k: ("name", "attribute", "attribute") * k,
     "level": lambda rng, k: np.tile(np.arange(P), k),
-    "group": lambda rng, k: np.tile(np.array([0, 0, 1]), k),
+    "group": lambda rng, k: (np.arange(k)[:, None] * 2 + np.array([0, 0, 1])).ravel(),
     "context": lambda rng, k: np.tile(np.arange(P), k),
     "weight": lambda rng, k: rng.uniform(0.5, 2, k * P),
-    "log_var": lambda rng, k: rng.normal(-6, 1, (k * P, D)).astype(np.float32),
+    "text_log_var": lambda rng, k: rng.normal(-6, 1, (k * P, D)).astype(np.float32),
+    "text_tokens": lambda rng, k: rows(rng, k * P, 5, D),
+    "null": lambda rng, k: rows(rng, 2, D),
+    "second_texts": lambda rng, k: SecondTexts(rows(rng, k * P, 5), 20.0),
+    "group_names": lambda rng, k: tuple(f"group {i}" for i in range(2 * k)),
+    "context_names": lambda rng, k: tuple(f"context {i}" for i in range(P)),
     "pairs": lambda rng, k: tuple(
         (f"c{a}", f"c{b}", (a * P, a * P + 1)) for a in range(k) for b in range(k) if a != b
     ),
@@ -117,13 +122,11 @@ def permute_classes(case: Case, order: NDArray[np.intp]) -> Case:
 def permute_images(case: Case, order: NDArray[np.intp]) -> Case:
     """The same images in another order."""
     fields: dict[str, Any] = {"X": case.batch.X[order]}
-    for name in ("views", "tokens", "second", "log_var"):
+    for name in ("views", "tokens", "second", "log_var", "captions"):
         if getattr(case.batch, name) is not None:
             fields[name] = getattr(case.batch, name)[order]
     if case.batch.class_probs is not None:
         fields["class_probs"] = (case.batch.class_probs[0][order], case.batch.class_probs[1])
-    if case.batch.captions is not None:
-        fields["captions"] = tuple(case.batch.captions[i] for i in order)
     return Case(
         replace(case.batch, **fields), case.texts, replace(case.state, S=case.state.S[order])
     )
@@ -135,7 +138,7 @@ def arrays(value: Any) -> list[Any]:
         return [value]
     if isinstance(value, tuple | list):
         return [a for v in value for a in arrays(v)]
-    if isinstance(value, Batch | ClassTexts | State | Support | Case):
+    if isinstance(value, Batch | ClassTexts | SecondTexts | State | Support | Case):
         return [a for v in vars(value).values() for a in arrays(v)]
     return []
 

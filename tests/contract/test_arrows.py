@@ -13,8 +13,8 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins"},
-    {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "stage", "queries", "cache"}
+    {"errors", "files", "ops", "margins", "stream"},
+    {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"metrics", "calibration", "bootstrap"},
     {
         "taxonomy_io",
@@ -64,9 +64,20 @@ LAYERS: tuple[set[str], ...] = (
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
-FOR_STAGES = {"errors", "ops", "margins", "taxonomy", "promptset", "sentences", "stage", "queries"}
+FOR_STAGES = {
+    "errors",
+    "ops",
+    "stream",
+    "margins",
+    "taxonomy",
+    "promptset",
+    "sentences",
+    "stage",
+    "queries",
+}
 NOT_FOR = {
     "ops": set(LAYER) - {"errors", "ops"},
+    "stream": set(LAYER) - {"errors", "ops", "stream"},
     "files": set(LAYER) - {"errors", "files"},
     "encoders": STAGES | {"llm"},
     "images": STAGES | {"llm", "encoders"},
