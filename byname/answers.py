@@ -56,7 +56,8 @@ def _scored(
 
 def _rows(keys: Sequence[str], answer: Answer, taxonomy: Taxonomy) -> pa.Table:
     n, k = answer.node.shape
-    nodes, flat = taxonomy.nodes, answer.node.reshape(-1)
+    nodes, filled = taxonomy.nodes, answer.node.reshape(-1) >= 0
+    flat = np.maximum(answer.node.reshape(-1), 0)
     paths = [""] * len(nodes)
     for i in np.unique(flat):
         paths[i] = taxonomy.path_string(nodes[i].id)
@@ -74,7 +75,7 @@ def _rows(keys: Sequence[str], answer: Answer, taxonomy: Taxonomy) -> pa.Table:
     }
     table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
     # A member that answers as many classes as it accepts leaves other ranks empty.
-    return table if (flat >= 0).all() else table.filter(pa.array(flat >= 0))
+    return table if filled.all() else table.filter(pa.array(filled))
 
 
 def _failed(errors: Mapping[str, str]) -> pa.Table:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,15 +11,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from byname.answers import answer_table
-from byname.cache import TextCache, working_dir
-from byname.classtexts import NULL_TEXTS, class_texts
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
 from byname.encoders.precision import Verdict
-from byname.errors import EmbeddingsError, EncoderError, UsageError
+from byname.errors import UsageError
 from byname.estimator import Estimator
-from byname.inputs import as_embeddings, check_count, in_place, listed, opened, settled
+from byname.extra import Extras
+from byname.gathered import Gathered, Means
+from byname.inputs import (
+    as_embeddings,
+    check_arguments,
+    check_count,
+    check_same,
+    check_vectors,
+    fingerprints,
+    in_place,
+    listed,
+    opened,
+    settled,
+)
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline
 from byname.promptchoice import Prompts, chosen_prompts, is_member
@@ -28,10 +38,10 @@ from byname.promptset import PromptSet
 from byname.recipes import Recipe, get_recipe
 from byname.rows import Row, rows_of
 from byname.runs.shard import Progress
-from byname.stage import STAGES, Batch, ClassTexts
-from byname.taskfile import PLAIN_TEMPLATE
+from byname.stage import Batch, ClassTexts
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_io import read_taxonomy
+from byname.textvectors import inputs_of, texts_of
 
 __all__ = ["Classifier"]
 
@@ -73,6 +83,8 @@ class Classifier(Estimator):
         Keep and reuse vectors of images and texts.
     progress : callable, optional
         Called with ``(n, encoded)`` as images are done.
+    extra : mapping of str to object, optional
+        What else is known: ``{"second": "mini", "captions": "said.csv"}``; see docs/formats.md.
 
     Attributes
     ----------
@@ -85,6 +97,8 @@ class Classifier(Estimator):
     prompts_ : PromptSet
     pipeline_ : Pipeline
         The fitted stages; ``pipeline_.weight_`` (M,) and ``pipeline_.W_`` (K, D).
+    extras_ : Extras
+        What was given as ``extra``, opened; ``extras_.record()`` says what was found.
 
     Notes
     -----
@@ -122,6 +136,7 @@ class Classifier(Estimator):
         precision: str | None = None,
         cache: bool = True,
         progress: Progress | None = None,
+        extra: Mapping[str, Any] | Extras | None = None,
     ) -> None:
         self.classes = classes
         self.encoder = encoder
@@ -141,10 +156,12 @@ class Classifier(Estimator):
         self.precision = precision
         self.cache = cache
         self.progress = progress
+        self.extra = extra
 
     encoder_: Encoder
+    extras_: Extras
     verdict_: Verdict | None
-    _light = frozenset({"batch_size", "cache", "progress", "threads"})
+    _light = frozenset({"batch_size", "cache", "extra", "progress", "threads"})
     _derived = frozenset({"_texts", "_encoded_with"})
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -154,6 +171,11 @@ class Classifier(Estimator):
         # Sessions cannot be pickled; an encoder that has a name is loaded again by it.
         named = not isinstance(self.encoder, Encoder)
         return {n: v for n, v in vars(self).items() if not (named and n == "encoder_")}
+
+    def _refresh(self) -> None:
+        super()._refresh()
+        if hasattr(self, "extras_") and not self.extras_.made_of(self.extra):
+            self._forget(keep=frozenset({"encoder_", "verdict_", "_learned_with"}))
 
     def prepare(
         self, text_progress: Callable[[int, int], None] | None = None, images: Any = None
@@ -172,8 +194,9 @@ class Classifier(Estimator):
         if hasattr(self, "_texts"):
             if not hasattr(self, "encoder_"):
                 self._load_again()
+            self.extras_.open(self._means())
             return self
-        self._check_arguments()
+        check_arguments(self.get_params())
         self.taxonomy_: Taxonomy = read_taxonomy(self.classes, lineage=self.lineage)
         answered = self.taxonomy_ if self.level is None else self.taxonomy_.cut(self.level)[0]
         self.recipe_: Recipe = get_recipe(
@@ -189,22 +212,13 @@ class Classifier(Estimator):
             self.encoder_ = self._load_encoder(self.precision)
             names = [node.name for node in self.taxonomy_.classes]
             self.encoder_, self.verdict_ = settled(self.encoder_, images, names)
-        self._encoded_with = _fingerprints(self.encoder_)
+        self._encoded_with = fingerprints(self.encoder_)
+        self.extras_ = getattr(self, "extras_", None) or Extras.of(self.extra)
+        self.extras_.open(self._means())
         self.classes_: NDArray[np.str_] = np.array(answered.class_ids)
         self._texts = self._encode_texts(text_progress or (lambda done, total: None))
         self._remember()
         return self
-
-    def _check_arguments(self) -> None:
-        if self.classes is None:
-            raise UsageError("classify", "no classes were given", "Pass classes=['cat', 'dog'].")
-        if self.templates is not None and self.prompts is not None:
-            raise UsageError("make prompts", "both templates and prompts were given", "Choose one.")
-        if isinstance(self.templates, str):
-            raise UsageError("make prompts", "templates is one string", "Pass a list of strings.")
-        check_count("classify", "batch_size", self.batch_size)
-        if self.threads is not None:
-            check_count("load the encoder", "threads", self.threads)
 
     def _load_encoder(self, precision: str | None) -> Encoder:
         return load_encoder(
@@ -215,12 +229,7 @@ class Classifier(Estimator):
         """After unpickling: the encoder of that name, if it is still the one that was used."""
         refused = self.verdict_ is not None and not self.verdict_.kept
         found = self._load_encoder(None if refused else self.precision)
-        if _fingerprints(found) != self._encoded_with:
-            raise EncoderError(
-                "use this unpickled classifier",
-                f"its texts were encoded by another encoder than '{found.info.id}' is here",
-                "Restore the encoder's files or BYNAME_ENCODER, or call fit again.",
-            )
+        check_same(found, self._encoded_with)
         self.encoder_ = found
 
     def prompts_origin(self) -> str:
@@ -237,57 +246,45 @@ class Classifier(Estimator):
         given = self.prompts
         if given is None or is_member(given):
             given = self.recipe_.prompts
-        return chosen_prompts(given, self.taxonomy_, allow_missing=self.allow_missing)
+        apart = getattr(self.recipe_.create("score"), "reads_states", False)
+        allow = self.allow_missing
+        return chosen_prompts(given, self.taxonomy_, allow_missing=allow, states=apart)
 
     def _encode_texts(self, progress: Callable[[int, int], None]) -> ClassTexts:
-        encode, info = self.encoder_.encode_texts, self.encoder_.info
-        if self.cache and info.weights_sha256:
-            store = TextCache(working_dir(), info.text_fingerprint(), info.dim)
-            encode = partial(store.encode, encode=self.encoder_.encode_texts, progress=progress)
-        made = [m for m in map(self.recipe_.create, STAGES) if m is not None]
-        # Texts about pairs can be many: they are encoded for those who look at them.
-        wanted = frozenset().union(*(m.needs | getattr(m, "uses", set()) for m in made))
-        tree, leaves = self.taxonomy_, set(self.taxonomy_.class_ids)
-        above = [n for n in tree.nodes if n.id not in leaves and n != tree.root]
-        return class_texts(
-            self.prompts_,
-            self.taxonomy_,
-            encode,
-            scale=info.logit_scale,
-            bias=info.logit_bias,
-            pairs="pairs" in wanted,
-            inner=[(n.id, PLAIN_TEMPLATE.replace("{}", n.name)) for n in above]
-            if "inner" in wanted
-            else (),
-            null=NULL_TEXTS if "null" in wanted else (),
-        )
+        second = self.extras_.second_texts
+        how = (self.prompts_, self.taxonomy_, self.encoder_, *inputs_of(self.recipe_))
+        return texts_of(*how, cache=self.cache, progress=progress, second=second)
+
+    def _means(self) -> Means:
+        given = (self.batch_size, self.cache, self.device, self.threads)
+        progress = self.progress or (lambda done, encoded: None)
+        return Means(self.encoder_, self.taxonomy_, *given, progress)
 
     def embed(self, X: Any) -> Embeddings:
         """Vectors of images in any accepted form; see :meth:`predict`."""
         X = opened(X)
         self.prepare(images=X)
+        how = self._means()
         found = as_embeddings(
-            X,
-            self.encoder_,
-            batch_size=self.batch_size,
-            cache=self.cache,
-            progress=self.progress or (lambda done, encoded: None),
+            X, how.encoder, batch_size=how.batch_size, cache=how.cache, progress=how.progress
         )
-        info = self.encoder_.info
-        if found.dim != info.dim:
-            raise EmbeddingsError(
-                "use these vectors",
-                f"their width is {found.dim}, but '{info.id}' has {info.dim}",
-                "Use the encoder that made them"
-                + (f" ('{found.encoder}')." if found.encoder else "."),
-            )
-        if found.fingerprint and found.fingerprint != info.image_fingerprint():
-            raise EmbeddingsError(
-                "use these vectors",
-                f"they were made by '{found.encoder}', which is not this '{info.id}'",
-                "Use the same encoder for images and texts.",
-            )
+        check_vectors(found, self.encoder_.info)
         return found
+
+    def gather(self, X: Any, also: frozenset[str] = frozenset()) -> Gathered:
+        """Images with everything that is known of them: what all methods take in place of X.
+
+        ``also`` names inputs that further recipes look at.
+        """
+        if isinstance(X, Gathered):
+            self.prepare()
+            return X
+        X = opened(X)
+        self.prepare(images=X)
+        self.extras_.match(X)
+        return self.extras_.gather(
+            X, self.embed(X), frozenset(also).union(*inputs_of(self.recipe_))
+        )
 
     def fit(self, X: Any = None, y: None = None) -> Self:
         """Learn from unlabeled images.
@@ -305,14 +302,18 @@ class Classifier(Estimator):
             )
         # A file of classes or prompts may have changed; its texts are found in the cache.
         self._refresh()
-        self._forget(keep=frozenset({"encoder_", "verdict_", "_learned_with"}))
+        self._forget(keep=frozenset({"encoder_", "verdict_", "extras_", "_learned_with"}))
+        if hasattr(self, "extras_"):
+            self.extras_.reopen()
         return self.fit_prepared(X)
 
     def fit_prepared(self, X: Any = None) -> Self:
         """:meth:`fit` without reading files of classes and prompts again."""
         # the images first: an int8 encoder is checked on them
-        batch = None if X is None else Batch(self.embed(X).vectors)
+        batch = None if X is None else self.gather(X).batch
         self.prepare()
+        if batch is None and (others := self.extras_.others()):
+            batch = Batch(self._texts.vectors[:0], **others)
         self.pipeline_: Pipeline = Pipeline(self.recipe_).fit(self._texts, batch)
         return self
 
@@ -321,11 +322,10 @@ class Classifier(Estimator):
             return self.pipeline_
         return Pipeline(self.recipe_).fit(self._texts, batch)
 
-    def _scores(self, X: Any) -> tuple[Embeddings, Pipeline, NDArray[np.float32]]:
-        embeddings = self.embed(X)
-        batch = Batch(embeddings.vectors)
-        pipeline = self._fitted(batch)
-        return embeddings, pipeline, to_numpy(pipeline.scores(batch))
+    def _scores(self, X: Any) -> tuple[Gathered, Pipeline, NDArray[np.float32]]:
+        given = self.gather(X)
+        pipeline = self._fitted(given.batch)
+        return given, pipeline, to_numpy(pipeline.scores(given.batch))
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
         """Logits, columns as ``classes_``; with ``level``, log probabilities of its nodes.
@@ -333,8 +333,8 @@ class Classifier(Estimator):
         Rows as for :meth:`predict`; those of unreadable files are NaN.
         """
         X = listed(X)
-        embeddings, pipeline, S = self._scores(X)
-        return in_place(X, embeddings, to_numpy(pipeline.roll_up(S, self.level)[0]), np.nan)
+        given, pipeline, S = self._scores(X)
+        return in_place(X, given.embeddings, to_numpy(pipeline.roll_up(S, self.level)[0]), np.nan)
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Probabilities, columns as ``classes_``; rows as for :meth:`predict`."""
@@ -358,12 +358,10 @@ class Classifier(Estimator):
             of each answer whether it was accepted.
         """
         X = listed(X)
-        embeddings, pipeline, S = self._scores(X)
-        answer, taxonomy = pipeline.decide(
-            S, k=1, level=self.level, batch=Batch(embeddings.vectors)
-        )
+        given, pipeline, S = self._scores(X)
+        answer, taxonomy = pipeline.decide(S, k=1, level=self.level, batch=given.batch)
         ids = np.array([node.id for node in taxonomy.nodes])[answer.node[:, 0]]
-        return in_place(X, embeddings, ids, None)
+        return in_place(X, given.embeddings, ids, None)
 
     def classify(self, X: Any, k: int = 1) -> list[Row]:
         """Rows as in the files that ``byname classify`` writes: k per image, sorted by file name.
@@ -382,17 +380,12 @@ class Classifier(Estimator):
 
         ``command`` is what the commands in the answer begin with; see :mod:`byname.diagnose`.
         """
-        vectors = self.embed(X).vectors
-        pipeline = self._fitted(Batch(vectors))
-        return diagnose(self._texts, vectors, pipeline, command=command)
+        batch = self.gather(X).batch
+        return diagnose(self._texts, batch, self._fitted(batch), command=command)
 
     def table(self, X: Any, k: int = 1) -> pa.Table:
         """:meth:`classify` as an Arrow table."""
         check_count("classify", "k", k)
-        embeddings = self.embed(X)
-        pipeline = self._fitted(Batch(embeddings.vectors))
-        return answer_table(pipeline, embeddings, k=k, level=self.level)
-
-
-def _fingerprints(encoder: Encoder) -> tuple[str, str]:
-    return encoder.info.text_fingerprint(), encoder.info.image_fingerprint()
+        given = self.gather(X)
+        pipeline, embeddings = self._fitted(given.batch), given.embeddings
+        return answer_table(pipeline, embeddings, k=k, level=self.level, batch=given.batch)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from byname import __version__, cli_evaluate, cli_export, cli_study
+from byname import __version__, cli_evaluate, cli_explain, cli_export, cli_study
 from byname.cli_options import (
     AllowMissing,
     BatchSize,
@@ -21,6 +21,7 @@ from byname.cli_options import (
     Precision,
     Quiet,
     Threads,
+    With,
 )
 from byname.cli_prompts import prompts_app
 
@@ -41,6 +42,7 @@ app.add_typer(prompts_app, name="prompts")
 cli_evaluate.register(app)
 cli_export.register(app)
 cli_study.register(app)
+cli_explain.register(app)
 
 Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")
@@ -65,8 +67,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Your own members: a .py file or a module, which is run. Repeatable."),
+    ] = None,
 ) -> None:
-    pass
+    from byname.plugins import load_plugin
+
+    for name in plugin or ():
+        load_plugin(name)
 
 
 @app.command()
@@ -91,6 +100,7 @@ def classify(
     refine: Annotated[str | None, typer.Option(help="Stage member.")] = None,
     decide: Decide = None,
     level: Level = None,
+    with_: With = None,
     lineage: Lineage = None,
     image_column: ImageColumn = None,
     batch_size: BatchSize = 32,
@@ -103,6 +113,7 @@ def classify(
     """Label every image with the best of the classes."""
     from byname import commands
 
+    stages = {"weigh": weigh, "score": score, "refine": refine, "decide": decide}
     commands.classify(
         images,
         output,
@@ -116,11 +127,9 @@ def classify(
             "templates": template or None,
             "prompts": prompts,
             "allow_missing": allow_missing,
-            "weigh": weigh,
-            "score": score,
-            "refine": refine,
-            "decide": decide,
+            **stages,
             "level": level,
+            "extra": with_ or None,
             "lineage": _columns(lineage),
             "batch_size": batch_size,
             "threads": threads,

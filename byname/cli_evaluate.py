@@ -17,6 +17,7 @@ from byname.cli_options import (
     NoCache,
     Quiet,
     Threads,
+    With,
 )
 
 __all__ = ["register"]
@@ -84,6 +85,7 @@ def evaluate(
     template: Templates = None,
     prompts: Prompts = None,
     allow_missing: AllowMissing = False,
+    with_: With = None,
     lineage: Lineage = None,
     image_column: ImageColumn = None,
     batch_size: BatchSize = 32,
@@ -96,6 +98,7 @@ def evaluate(
     from byname import commands_evaluate
     from byname.scoring import METRICS
 
+    scoring = {"draws": draws, "seed": seed, "differences": differences, "baseline": baseline}
     commands_evaluate.run(
         images,
         output,
@@ -106,18 +109,14 @@ def evaluate(
         metric_names=",".join(METRICS) if metrics is None else metrics,
         image_column=image_column,
         quiet=quiet,
-        scoring={
-            "draws": draws,
-            "seed": seed,
-            "differences": differences,
-            "baseline": baseline,
-        },
+        scoring=scoring,
         options={
             "classes": classes,
             "encoder": encoder,
             "templates": template or None,
             "prompts": prompts,
             "allow_missing": allow_missing,
+            "extra": with_ or None,
             "level": level,
             "lineage": [c.strip() for c in lineage.split(",")] if lineage else None,
             "batch_size": batch_size,

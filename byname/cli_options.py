@@ -17,6 +17,7 @@ __all__ = [
     "Precision",
     "Quiet",
     "Threads",
+    "With",
 ]
 
 EncoderName = Annotated[
@@ -43,3 +44,11 @@ Precision = Annotated[
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Use and keep no vectors of other runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        help="A further input, KIND=VALUE: second=ENCODER, views=uniform[n=8], captions=FILE, "
+        "class_probs=FILE, reference=IMAGES, support=FOLDER. Repeatable; see docs/formats.md.",
+    ),
+]

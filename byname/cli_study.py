@@ -18,6 +18,7 @@ from byname.cli_options import (
     Precision,
     Quiet,
     Threads,
+    With,
 )
 
 __all__ = ["register"]
@@ -53,6 +54,7 @@ def diagnose(
     template: Templates = None,
     prompts: Prompts = None,
     allow_missing: AllowMissing = False,
+    with_: With = None,
     weigh: Stage = None,
     score: Stage = None,
     refine: Stage = None,
@@ -85,6 +87,7 @@ def diagnose(
             "templates": template or None,
             "prompts": prompts,
             "allow_missing": allow_missing,
+            "extra": with_ or None,
             "weigh": weigh,
             "score": score,
             "refine": refine,

@@ -21,6 +21,8 @@ from byname.doctor import examine
 from byname.embeddings import Embeddings
 from byname.encoders import list_encoders, load_encoder
 from byname.errors import UsageError
+from byname.extra import Extras
+from byname.gathered import parse_with
 from byname.images.sources import Source
 from byname.inputs import as_embeddings, open_images, settled
 from byname.provenance import run_record
@@ -37,10 +39,12 @@ __all__ = [
     "doctor",
     "embed",
     "list_things",
+    "say_notes",
     "sort",
     "taxonomy_check",
     "taxonomy_convert",
     "taxonomy_stats",
+    "with_extras",
 ]
 
 SHOWN_ROWS = 50
@@ -62,16 +66,18 @@ def classify(
         if path is not None:
             check_output(path)
         source = _open(images, image_column)
-        model = Classifier(**options)
+        model = Classifier(**with_extras(options))
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
+        model.extras_.match(source)
         ready = time.perf_counter()
         if not quiet:
             _announce(source, model)
-        with progress_bar(counter, len(source), quiet) as advance:
+        with progress_bar(counter, len(source) * model.extras_.passes, quiet) as advance:
             model.progress = advance
-            embeddings = model.embed(source)
-            table = model.fit_prepared(embeddings).table(embeddings, k)
+            given = model.gather(source)
+            table = model.fit_prepared(given).table(given, k)
+        say_notes(model, quiet)
         counts = _counts(table, counter)
         seconds = {
             "prepare": ready - start,
@@ -88,6 +94,8 @@ def classify(
                 model=model,
                 parameters={"k": k, "image_column": image_column},
             )
+            if model.extras_:
+                record["extra"] = model.extras_.record()
             write_rows(table, path, record)
     if output == "-":
         write_csv(table, sys.stdout.buffer)
@@ -96,6 +104,18 @@ def classify(
     if not quiet:
         _summarise(counts, seconds, path)
     _fail_if_nothing_was_read(counts)
+
+
+def with_extras(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a classifier, with what ``--with`` gives read."""
+    given = options.get("extra")
+    return {**options, "extra": Extras(parse_with(given)) if given else None}
+
+
+def say_notes(model: Classifier, quiet: bool) -> None:
+    """What there is to know of the further inputs."""
+    for text in () if quiet else model.extras_.notes(model.recipe_):
+        say(f"note: {text}")
 
 
 def _open(images: str, image_column: str | None) -> Source | Embeddings:
@@ -250,6 +270,9 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    if what == "recipes" and [row["name"] for row in rows] == [pattern]:
+        _show_card(rows[0])
+        return
     if what == "encoders" and not rows:
         say(
             f"no encoder matches '{pattern}': give a name or a part of it with stars ('siglip*'), "
@@ -264,6 +287,18 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
             "offline = usable now without a network; ? = not known; --json has family, domain and "
             "context too"
         )
+
+
+def _show_card(row: Mapping[str, Any]) -> None:
+    """One recipe in full: what it is, computes and needs, and where its defaults come from."""
+    print(f"{row['name']}: {row['title']}")
+    for key in ("paper", "stages", "needs", "formula", "defaults", "tuned", "notes"):
+        text = _in_words(row[key])
+        if text:
+            shown = "chosen with labels" if key == "tuned" else key
+            lines = str(text).splitlines()
+            print(f"\n{shown}")
+            print("\n".join(f"    {line}".rstrip() for line in lines))
 
 
 def _in_words(value: Any, unknown: str | None = None) -> Any:

@@ -8,28 +8,31 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from byname import metrics
+from byname.classifier import Classifier
+from byname.commands import with_extras
 from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
 from byname.console import table as print_table
+from byname.embeddings import Embeddings
 from byname.encoders import load_encoder
 from byname.errors import OutputError, UsageError
 from byname.evaluate import Contender, evaluate, evaluate_images, parse_recipes, prepare_models
 from byname.files import atomic_path
+from byname.gathered import Gathered, parse_with
 from byname.images.sources import Source
 from byname.inputs import as_embeddings, open_images
 from byname.labels import folder_labels, match_labels, read_labels
 from byname.provenance import versions
 from byname.rows import check_output, write_record
 from byname.scoring import Table, baseline_of, check_baseline, check_metrics
+from byname.stage import Batch
 from byname.taskfile import Task
 from byname.taxonomy_io import read_taxonomy
+from byname.textvectors import inputs_of
 
 __all__ = ["render", "run"]
 
@@ -69,7 +72,7 @@ def run(
     shared, level = {"progress": progress, **scoring}, options["level"]
     with collect_warnings() as warned:
         if task is not None:
-            held = Task.load(task, taxonomy=taxonomy)
+            held = with_second(Task.load(task, taxonomy=taxonomy), options)
             about: dict[str, Any] = {
                 "source": str(task),
                 "images": len(held.images),
@@ -134,6 +137,20 @@ def _check_arguments(
         )
 
 
+def with_second(task: Task, options: Mapping[str, Any]) -> Task:
+    """The task with the vectors of another one where ``--with second=B.npz`` names it."""
+    given = parse_with(options.get("extra") or ())
+    if not given:
+        return task
+    second = Path(given.get("second", ""))
+    if set(given) != {"second"} or second.suffix.lower() != ".npz":
+        seen = f"--with {' --with '.join(f'{kind}={value}' for kind, value in given.items())}"
+        do = "With --task there is second=OTHER.npz alone; other inputs go into the task file."
+        raise UsageError("use a further input with --task", f"{seen} was given", do)
+    other = Task.load(second, with_labels=False)
+    return task.with_second(other)
+
+
 def _check_beside(path: Path, task: Path | None) -> None:
     if task is None or path.suffix.lower() == ".md":
         return
@@ -163,24 +180,13 @@ def _images(
     given = folder_labels(keys) if written is None else written
     match_labels(keys, given, taxonomy, level=level)  # wrong labels are found before any work
     encoder = load_encoder(options["encoder"], device=options["device"], threads=options["threads"])
-    made = {**options, "classes": taxonomy, "lineage": None, "encoder": encoder}
+    made = with_extras({**options, "classes": taxonomy, "lineage": None, "encoder": encoder})
     with text_progress(quiet) as advance_texts:
         models = prepare_models(contenders, made, advance_texts)
-    with progress_bar(Counter(), len(source), quiet) as advance:
-        found = as_embeddings(
-            source,
-            encoder,
-            batch_size=options["batch_size"],
-            cache=options["cache"],
-            progress=advance,
-        )
+    gathered = _gather(source, models, made, quiet)
+    found = gathered.embeddings
     matched = match_labels(found.keys, given, taxonomy, level=level)
-    kept = replace(
-        found,
-        keys=tuple(found.keys[i] for i in matched.rows),
-        vectors=np.ascontiguousarray(found.vectors[matched.rows]),
-        errors={},
-    )
+    kept = gathered.take(matched.rows)
     about = {
         "source": images,
         "encoder": encoder.info.id,
@@ -188,7 +194,28 @@ def _images(
         "left_out": {"unreadable": len(found.errors), "unlabelled": len(matched.without)},
         "classes": len(classes),
     }
+    if made["extra"]:
+        about["extra"] = made["extra"].record()
     return evaluate_images(kept, matched.labels, models, names, **shared), about
+
+
+def _gather(
+    source: Source | Embeddings,
+    models: Mapping[str, Classifier | str],
+    options: Mapping[str, Any],
+    quiet: bool,
+) -> Gathered:
+    """The images, read once for all recipes, with what any of these looks at."""
+    usable = [model for model in models.values() if isinstance(model, Classifier)]
+    passes = usable[0].extras_.passes if usable else 1
+    with progress_bar(Counter(), len(source) * passes, quiet) as advance:
+        how = {"batch_size": options["batch_size"], "cache": options["cache"]}
+        if not usable:
+            found = as_embeddings(source, options["encoder"], progress=advance, **how)
+            return Gathered(found, Batch(found.vectors))
+        wanted = [names for model in usable for names in inputs_of(model.recipe_)]
+        usable[0].progress = advance
+        return usable[0].gather(source, frozenset[str]().union(*wanted))
 
 
 def _baseline(table: Table, wanted: str | None) -> str | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from byname.classifier import Classifier
+from byname.commands import say_notes, with_extras
+from byname.commands_evaluate import with_second
 from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
 from byname.console import table as print_table
 from byname.diagnose import Diagnosis, diagnose
@@ -39,6 +41,7 @@ DEFAULTS = {
     "templates": None,
     "prompts": None,
     "allow_missing": False,
+    "extra": None,
     "weigh": None,
     "score": None,
     "refine": None,
@@ -100,11 +103,11 @@ def _diagnose_task(
 ) -> tuple[Diagnosis, Taxonomy]:
     replaced = {stage: options[stage] for stage in ("weigh", "score", "refine")}
     recipe = get_recipe(options["recipe"], **replaced)
-    held = Task.load(task, taxonomy=taxonomy, with_labels=False)
+    held = with_second(Task.load(task, taxonomy=taxonomy, with_labels=False), options)
     texts = held.texts_for(recipe.prompts)
     words = ["--task", str(task)] + (["--taxonomy", taxonomy] if taxonomy else [])
     command = _command(words, options)
-    return diagnose(texts, held.images, recipe, command=command), held.taxonomy
+    return diagnose(texts, held.batch(), recipe, command=command), held.taxonomy
 
 
 def _diagnose_images(
@@ -114,19 +117,21 @@ def _diagnose_images(
     if isinstance(source, Source):
         for text in source.warnings:
             say(f"warning: {text}")
-    model = Classifier(**options)
+    model = Classifier(**with_extras(options))
     with text_progress(quiet) as advance_texts:
         model.prepare(advance_texts)
-    with progress_bar(counter, len(source), quiet) as advance:
+    model.extras_.match(source)
+    with progress_bar(counter, len(source) * model.extras_.passes, quiet) as advance:
         model.progress = advance
-        embeddings = model.embed(source)
-    if embeddings.errors and not quiet:
-        n = len(embeddings.errors)
+        given = model.gather(source)
+    say_notes(model, quiet)
+    if given.embeddings.errors and not quiet:
+        n = len(given.embeddings.errors)
         left = "1 image" if n == 1 else f"{n} images"
         say(f"warning: {left} could not be read: left out")
     words = [images] + (["--image-column", image_column] if image_column else [])
     command = _command(words, options)
-    return model.diagnose(embeddings, command=command), model.taxonomy_
+    return model.diagnose(given, command=command), model.taxonomy_
 
 
 def _command(words: list[str], options: Mapping[str, Any]) -> str:
@@ -134,14 +139,15 @@ def _command(words: list[str], options: Mapping[str, Any]) -> str:
     made = ["byname", "diagnose", *words]
     for name, default in DEFAULTS.items():
         value = options[name]
-        option = {"templates": "--template", "cache": "--no-cache"}.get(name, f"--{name}")
+        known = {"templates": "--template", "cache": "--no-cache", "extra": "--with"}
+        option = known.get(name, f"--{name}")
         option = option.replace("_", "-")
         if value is None or value == default:
             continue
         if isinstance(value, bool):
             made.append(option)
-        elif name == "templates":
-            made += [word for template in value for word in (option, template)]
+        elif name in ("templates", "extra"):
+            made += [word for one in value for word in (option, one)]
         else:
             made += [option, ",".join(value) if name == "lineage" else str(value)]
     return shlex.join(made)

@@ -212,8 +212,8 @@ def diagnose(
     Parameters
     ----------
     texts : ClassTexts
-    X : array, shape (N, D)
-        Unit rows.
+    X : array, shape (N, D), or Batch
+        Unit rows; a batch for recipes that look at more than these.
     pipeline : Pipeline, Recipe or str
         Fitted; or a recipe, that is then fitted on X.
     command : str
@@ -233,7 +233,8 @@ def diagnose(
     >>> found.worst[0], found.classes["cow"].flag
     ('cow', 'never predicted')
     """
-    batch = Batch(X)
+    batch = X if isinstance(X, Batch) else Batch(X)
+    X = batch.X
     if not len(batch):
         raise UsageError("diagnose the classes", "there are no images", "Give some, unlabeled.")
     if not isinstance(pipeline, Pipeline):

@@ -17,7 +17,9 @@ from byname import ops
 from byname.classifier import Classifier
 from byname.embeddings import Embeddings
 from byname.errors import NeedsError, UsageError
+from byname.extra import Extras
 from byname.files import names_file
+from byname.gathered import Gathered
 from byname.pipeline import Pipeline
 from byname.promptchoice import is_member
 from byname.promptset_io import read_json
@@ -144,6 +146,8 @@ def prepare_models(
         ``prompts`` and ``templates``.
     """
     found: dict[str, Classifier | str] = {}
+    if options.get("extra"):
+        options = {**options, "extra": Extras.of(options["extra"])}  # opened once for all
     for name, contender in contenders.items():
         own = {} if contender.prompts is None else {"prompts": contender.prompts, "templates": None}
         model = Classifier(recipe=contender.recipe, **{**options, **own})
@@ -154,17 +158,28 @@ def prepare_models(
     return found
 
 
-def predict_images(embeddings: Embeddings, model: Classifier, *, ranks: int = 5) -> Predicted:
+def predict_images(
+    images: Embeddings | Gathered, model: Classifier, *, ranks: int = 5
+) -> Predicted:
     """Answers of a classifier that is fitted on these very images, unlabeled.
 
     Raises
     ------
     NeedsError
         Where the recipe needs what there is not.
+    UsageError
+        Where an input of the classifier lacks some of the images.
     """
-    model.fit_prepared(embeddings)
-    batch = Batch(embeddings.vectors)
-    return _decide(model.pipeline_, batch, model.taxonomy_, ranks, model.level)
+    given = model.gather(images)
+    if len(given) != len(images):
+        first = next(iter(given.embeddings.errors.values()), "")
+        raise UsageError(
+            "evaluate",
+            f"{len(images) - len(given)} images lack an input ({first})",
+            "Leave them out.",
+        )
+    model.fit_prepared(given)
+    return _decide(model.pipeline_, given.batch, model.taxonomy_, ranks, model.level)
 
 
 def _decide(
@@ -229,7 +244,7 @@ def evaluate(
 
 
 def evaluate_images(
-    embeddings: Embeddings,
+    embeddings: Embeddings | Gathered,
     labels: NDArray[np.intp],
     models: Mapping[str, Classifier | str],
     metrics: str | Iterable[str] = METRICS,
@@ -241,8 +256,9 @@ def evaluate_images(
 
     Parameters
     ----------
-    embeddings : Embeddings
-        Of N images, all readable.
+    embeddings : Embeddings or Gathered
+        Of N images, all readable; with what else is known of them as :meth:`Classifier.gather`
+        puts it together.
     labels : array of int, shape (N,)
         Classes, or groups where the models have a ``level``: see
         :func:`byname.labels.match_labels`.
@@ -258,10 +274,11 @@ def evaluate_images(
     """
     names = check_metrics(metrics)
     check_baseline(scoring.get("baseline"), models)
-    if len(embeddings) != len(labels) or embeddings.errors:
+    errors = (embeddings.embeddings if isinstance(embeddings, Gathered) else embeddings).errors
+    if len(embeddings) != len(labels) or errors:
         raise UsageError(
             "evaluate",
-            f"there are {len(embeddings)} images, {len(embeddings.errors)} unreadable ones and "
+            f"there are {len(embeddings)} images, {len(errors)} unreadable ones and "
             f"{len(labels)} labels",
             "Keep the images that have both a vector and a label.",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,19 +15,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from byname.embeddings import Embeddings, is_embeddings_file
-from byname.encoders import Encoder
+from byname.encoders import Encoder, EncoderInfo
 from byname.encoders.onnx import OnnxEncoder
 from byname.encoders.precision import Verdict, settle
-from byname.errors import ImageError, UsageError
+from byname.errors import EmbeddingsError, EncoderError, ImageError, UsageError
 from byname.images.decode import array_to_image, to_rgb
-from byname.images.load import load_pixels
-from byname.images.preprocess import to_pixels
+from byname.images.load import image_pixels, load_pixels
 from byname.images.sources import ImageRef, Source, open_source
 from byname.ops import is_torch, to_numpy
 from byname.runs import embed_source
 from byname.runs.shard import Progress
 
-__all__ = ["as_embeddings", "check_count", "in_place", "listed", "open_images", "opened", "settled"]
+__all__ = [
+    "as_embeddings",
+    "check_arguments",
+    "check_count",
+    "check_same",
+    "check_vectors",
+    "fingerprints",
+    "in_place",
+    "listed",
+    "open_images",
+    "opened",
+    "settled",
+]
 
 ACCEPTED = (
     "Accepted: a folder, glob, list file or tar; a list of files; PIL images; (N, H, W, 3) uint8 "
@@ -94,9 +105,9 @@ def _first_pixels(X: Any, encoder: Encoder, most: int) -> NDArray[np.uint8]:
             if isinstance(item, ImageRef):
                 found.append(load_pixels(item.read(), preprocess))
             elif isinstance(item, Image.Image):
-                found.append(to_pixels(to_rgb(item), preprocess))
+                found.append(image_pixels(to_rgb(item), preprocess))
             else:
-                found.append(to_pixels(array_to_image(item), preprocess))
+                found.append(image_pixels(array_to_image(item), preprocess))
         if len(found) == most:
             break
     return np.stack(found) if found else np.zeros((0, 1, 1, 3), np.uint8)
@@ -106,6 +117,51 @@ def check_count(asked: str, name: str, value: Any) -> None:
     """Refuse what is not a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise UsageError(asked, f"{name} is {value!r}", "Give a whole number, 1 or more.")
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse parameters of a classifier that contradict each other or are out of range."""
+    templates = given["templates"]
+    if given["classes"] is None:
+        raise UsageError("classify", "no classes were given", "Pass classes=['cat', 'dog'].")
+    if templates is not None and given["prompts"] is not None:
+        raise UsageError("make prompts", "both templates and prompts were given", "Choose one.")
+    if isinstance(templates, str):
+        raise UsageError("make prompts", "templates is one string", "Pass a list of strings.")
+    check_count("classify", "batch_size", given["batch_size"])
+    if given["threads"] is not None:
+        check_count("load the encoder", "threads", given["threads"])
+
+
+def check_vectors(found: Embeddings, info: EncoderInfo) -> None:
+    """Refuse vectors that are not of this encoder, as far as can be seen."""
+    if found.dim != info.dim:
+        raise EmbeddingsError(
+            "use these vectors",
+            f"their width is {found.dim}, but '{info.id}' has {info.dim}",
+            "Use the encoder that made them" + (f" ('{found.encoder}')." if found.encoder else "."),
+        )
+    if found.fingerprint and found.fingerprint != info.image_fingerprint():
+        raise EmbeddingsError(
+            "use these vectors",
+            f"they were made by '{found.encoder}', which is not this '{info.id}'",
+            "Use the same encoder for images and texts.",
+        )
+
+
+def fingerprints(encoder: Encoder) -> tuple[str, str]:
+    """What decides the vectors of texts, and of images."""
+    return encoder.info.text_fingerprint(), encoder.info.image_fingerprint()
+
+
+def check_same(found: Encoder, known: tuple[str, str]) -> None:
+    """Refuse, after unpickling, another encoder than the one with these fingerprints."""
+    if fingerprints(found) != known:
+        raise EncoderError(
+            "use this unpickled classifier",
+            f"its texts were encoded by another encoder than '{found.info.id}' is here",
+            "Restore the encoder's files or BYNAME_ENCODER, or call fit again.",
+        )
 
 
 def listed(X: Any) -> Any:
@@ -215,7 +271,7 @@ def _encode_in_memory(
             to_rgb(x) if isinstance(x, Image.Image) else array_to_image(x)
             for x in images[start : start + size]
         ]
-        pixels = np.stack([to_pixels(image, preprocess) for image in part])
+        pixels = np.stack([image_pixels(image, preprocess) for image in part])
         blocks.append(encoder.encode_images(pixels))
         progress(len(part), True)
     return Embeddings.from_arrays(np.concatenate(blocks), encoder=encoder.info.id)

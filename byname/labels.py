@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.errors import UsageError, quoted
+from byname.joins import FILE_COLUMNS, columns_of, file_key, join_names, read_table
 from byname.names import bearers
 from byname.taxonomy import Taxonomy, clean_text
 
 __all__ = ["Matched", "folder_labels", "match_labels", "read_labels"]
 
-_FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 _CLASS_COLUMNS = ("class_id", "label", "name", "class")
 _LAST_COLUMN = "id"  # as often as not the number of the row
 
@@ -72,16 +70,16 @@ def read_labels(
     """
     path = Path(path)
     asked = f"read the labels in '{path}'"
-    names, rows = _table(path, asked)
-    file = _columns(names, _FILE_COLUMNS, asked)[0]
+    names, rows = read_table(path, asked)
+    file = columns_of(names, FILE_COLUMNS, asked)[0]
     known = _CLASS_COLUMNS if set(_CLASS_COLUMNS) & set(names) else (*_CLASS_COLUMNS, _LAST_COLUMN)
-    values = _columns(names, known, asked)
+    values = columns_of(names, known, asked)
     value = values[0]
     found: dict[str, str] = {}
     for row in rows:
         if not row[file].strip() or not row[value].strip():
             continue
-        key, label = _key(row[file]), clean_text(row[value])
+        key, label = file_key(row[file]), clean_text(row[value])
         if found.setdefault(key, label) != label:
             seen = f"'{key}' is '{found[key]}' and '{label}'"
             raise UsageError(asked, seen, "Give each image one class.")
@@ -89,37 +87,8 @@ def read_labels(
         raise UsageError(asked, "it has no row with a file and a class", "Write one an image.")
     if taxonomy is not None:
         for other in values[1:]:
-            pairs = [(_key(r[file]), clean_text(r[value]), clean_text(r[other])) for r in rows]
+            pairs = [(file_key(r[file]), clean_text(r[value]), clean_text(r[other])) for r in rows]
             _check_agreement(pairs, (names[value], names[other]), taxonomy, level, asked)
-    return found
-
-
-def _table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
-    """Names of the columns, and rows with a cell for each."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(asked, error.strerror or str(error), "Check the path.") from None
-    except UnicodeDecodeError:
-        raise UsageError(asked, "it is not UTF-8 text", "Give a .csv file in UTF-8.") from None
-    header = text.partition("\n")[0]
-    separator = max("\t;,", key=header.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        names = [name.strip().lower() for name in next(lines, [])]
-        return names, [row + [""] * (len(names) - len(row)) for row in lines if any(row)]
-    except csv.Error as error:
-        raise UsageError(asked, f"it is not a table ({error})", "Give a .csv file.") from None
-
-
-def _columns(names: Sequence[str], wanted: Sequence[str], asked: str) -> list[int]:
-    found = [names.index(name) for name in wanted if name in names]
-    if not found:
-        raise UsageError(
-            asked,
-            f"it has no column {' or '.join(wanted)} (its columns: {', '.join(names) or 'none'})",
-            "The first line names the columns: file_name,class_id.",
-        )
     return found
 
 
@@ -146,11 +115,6 @@ def _check_agreement(
             f"{len(rows)} rows, first for '{key}': {one} {a!r} and {two} {b!r}",
             "Keep the column that is right, and rename or delete the other.",
         )
-
-
-def _key(text: str) -> str:
-    key = text.strip().replace("\\", "/")
-    return key[2:] if key.startswith("./") else key
 
 
 def folder_labels(keys: Sequence[str]) -> dict[str, str]:
@@ -211,7 +175,7 @@ def match_labels(
     >>> found.rows.tolist(), found.labels.tolist(), found.without
     ([0], [1], ('b.jpg',))
     """
-    joined = _join(keys, labels)
+    joined = join_names(keys, labels)
     if not joined:
         raise UsageError(
             "join the images with their labels",
@@ -236,20 +200,6 @@ def match_labels(
         labels=np.array([places[joined[keys[i]]][0] for i in order], np.intp),
         without=tuple(key for key in keys if key not in joined),
     )
-
-
-def _join(keys: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    joined = {key: labels[key] for key in keys if key in labels}
-    rest = [key for key in keys if key not in joined]
-    free = [name for name in labels if name not in joined]
-    ours = Counter(PurePosixPath(key).name for key in keys)
-    theirs = Counter(PurePosixPath(name).name for name in labels)
-    by_base = {PurePosixPath(name).name: labels[name] for name in free}
-    for key in rest:
-        base = PurePosixPath(key).name
-        if base in by_base and ours[base] == theirs[base] == 1:
-            joined[key] = by_base[base]
-    return joined
 
 
 def _places(

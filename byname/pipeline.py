@@ -192,6 +192,16 @@ class Pipeline:
         self._fitted()
         return {member.name: told for member in self.members if (told := member.report())}
 
+    def details(self, batch: Batch, S: Array) -> dict[str, list[Any]]:
+        """What the members say of each image beside the answer; see :meth:`Member.details`.
+
+        ``S`` are the logits of these images, as :meth:`scores` gives them.
+        """
+        texts, found = self._fitted(), {}
+        for member in self.members:
+            found.update(member.details(batch, texts, self._state(S)))
+        return found
+
     def roll_up(self, S: Array, level: int | str | None) -> tuple[Array, ClassTexts]:
         """Logits (N, K) to log probabilities of the nodes at a level, and texts that count those.
 

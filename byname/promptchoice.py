@@ -31,7 +31,7 @@ def is_member(prompts: Prompts | None) -> bool:
 
 
 def chosen_prompts(
-    prompts: Prompts, taxonomy: Taxonomy, *, allow_missing: bool = False
+    prompts: Prompts, taxonomy: Taxonomy, *, allow_missing: bool = False, states: bool = False
 ) -> PromptSet:
     """The texts of every class.
 
@@ -44,6 +44,8 @@ def chosen_prompts(
     taxonomy : Taxonomy
     allow_missing : bool
         Give a template to classes without any text.
+    states : bool
+        The score keeps texts of two opposite states apart; otherwise they are warned of.
 
     Raises
     ------
@@ -69,7 +71,8 @@ def chosen_prompts(
     parts = _parts(prompts) if isinstance(prompts, str) else [prompts]
     made = [_texts(part, taxonomy) for part in parts]
     together = made[0] if len(made) == 1 else PromptSet.concatenate(made)
-    _warn_of_states(together)
+    if not states:
+        _warn_of_states(together)
     return fill_missing(together, taxonomy, allow_missing=allow_missing)
 
 
@@ -82,8 +85,8 @@ def _warn_of_states(chosen: PromptSet) -> None:
                 warnings.warn(
                     f"the texts of {class_id!r} are of two states, {first!r} and {second!r}: all "
                     "texts of a class are averaged into one vector, which says nothing of either. "
-                    "They need a score that asks which of the two, and byname has none yet: for "
-                    "now make such texts with 'byname prompts make', and classify with others.",
+                    "They need the score that asks which of the two: --score two_state, with "
+                    "--decide multilabel for all that are present or anomalous.",
                     stacklevel=3,
                 )
                 return

@@ -4,148 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from dataclasses import dataclass
 from typing import Any
 
 from byname.errors import RecipeError
-from byname.stage import STAGES, StageName, create, members, parse_spec
+from byname.recipe import Recipe, member_card
+from byname.recipe_table import RECIPES
+from byname.stage import STAGES, members, parse_spec
 
 __all__ = ["DEFAULT_RECIPE", "RECIPES", "Recipe", "get_recipe", "list_recipes"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One member for each stage, each written as ``"name"`` or ``"name[parameter=value,...]"``.
-
-    Parameters
-    ----------
-    name, title : str
-    prompts, weigh, score, decide : str
-    refine : str or None
-        None: the logits stay as they are.
-    paper, notes : str
-
-    Examples
-    --------
-    >>> get_recipe("plain").stages()["weigh"]
-    'mean'
-    """
-
-    name: str
-    title: str
-    prompts: str
-    weigh: str
-    score: str
-    refine: str | None
-    decide: str
-    paper: str = ""
-    notes: str = ""
-
-    def stages(self) -> dict[StageName, str | None]:
-        """Spec of each stage, in the order in which data flows."""
-        return {stage: getattr(self, stage) for stage in STAGES}
-
-    def create(self, stage: StageName) -> Any:
-        """The member of one stage; None where the recipe has none.
-
-        Raises
-        ------
-        RecipeError
-            For an unknown member or parameter.
-        """
-        spec = self.stages()[stage]
-        return None if spec is None else create(spec, stage)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the members need, together."""
-        made = [self.create(stage) for stage in STAGES]
-        return frozenset().union(*(member.needs for member in made if member is not None))
-
-
-_RADFORD = (
-    "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, "
-    "ICML 2021"
-)
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="plain",
-            title="One template, the class with the most similar name",
-            prompts="templates[set=single]",
-            weigh="mean",
-            score="cosine",
-            refine=None,
-            decide="argmax",
-            paper=_RADFORD,
-        ),
-        Recipe(
-            name="ensemble",
-            title="80 templates, averaged for each class",
-            prompts="templates[set=imagenet]",
-            weigh="mean",
-            score="cosine",
-            refine=None,
-            decide="argmax",
-            paper=_RADFORD,
-            notes="The default. Each other recipe that is a member's name is this one with that "
-            "member in its stage.",
-        ),
-        Recipe(
-            name="haprompts",
-            title="Hierarchy-aware texts: how a class differs from its peers, what it is a kind of",
-            prompts="haprompts[variant=full]",
-            weigh="mean",
-            score="cosine",
-            refine=None,
-            decide="argmax",
-            paper="Liang & Davis, Making Better Mistakes in CLIP-Based Zero-Shot Classification "
-            "with Hierarchy-Aware Language Prompts, arXiv 2503.02248",
-            notes="Needs a prompt file (--prompts FILE.json); 'byname prompts make' helps to write "
-            "one. --decide crm can make mistakes milder where probabilities are calibrated.",
-        ),
-        Recipe(
-            name="hie",
-            title="Texts in levels; finer levels count while they keep agreeing better",
-            prompts="haprompts[variant=full]",
-            weigh="mean",
-            score="hie",
-            refine=None,
-            decide="argmax",
-            paper="Ren et al., ChatGPT-Powered Hierarchical Comparisons for Image Classification, "
-            "NeurIPS 2023",
-            notes="Needs a prompt file with levels: one made by haprompts, or {class: [[texts of "
-            "level 0], [texts of level 1], ...]}.",
-        ),
-        Recipe(
-            name="cpe",
-            title="Templates weighed by how clearly they let the worst classes win",
-            prompts="templates[set=imagenet]",
-            weigh="cpe",
-            score="cosine",
-            refine=None,
-            decide="argmax",
-            paper="Shao, Shi, Yang, Guo & Li, Examining the Achilles' Heel of CLIP Models, "
-            "arXiv 2310.03324",
-            notes="Learns from the unlabeled images. 'cpe[per_class=true]' gives the worst classes "
-            "weights of their own.",
-        ),
-        Recipe(
-            name="coder",
-            title="Attributes, look-alikes and synonyms; close calls settled by contrasts",
-            prompts="atg",
-            weigh="mean",
-            score="coder",
-            refine=None,
-            decide="argmax",
-            paper="Yi, Ren, Zhan & Ye, Leveraging Cross-Modal Neighbor Representation for Improved "
-            "CLIP Classification, CVPR 2024, arXiv 2404.17753",
-            notes="Needs a prompt file (--prompts FILE.json) with texts of the kinds name, "
-            "attribute, analogous and synonym, and for close calls texts about pairs.",
-        ),
-    )
-}
 DEFAULT_RECIPE = "ensemble"
 
 
@@ -205,7 +73,8 @@ def list_recipes() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        With ``name``, ``title``, ``stages`` (stage to spec), ``paper`` and ``needs`` (sorted).
+        With ``name``, ``title``, ``stages`` (stage to spec), ``needs`` (sorted), and ``paper``,
+        ``formula``, ``defaults``, ``tuned`` and ``notes``, in words.
 
     Examples
     --------
@@ -215,15 +84,19 @@ def list_recipes() -> list[dict[str, Any]]:
     found = list(RECIPES.values())
     for name, cls in members().items():
         if cls.stage != "prompts" and name not in RECIPES:
-            title = (cls.__doc__ or "").partition("\n")[0]
-            found.append(dataclasses.replace(_named(name), title=title, paper="", notes=""))
+            card: dict[str, Any] = {"tuned": "", "notes": "", **member_card(name, cls)}
+            found.append(dataclasses.replace(_named(name), **card))
     return [
         {
             "name": recipe.name,
             "title": recipe.title,
             "stages": recipe.stages(),
-            "paper": recipe.paper,
             "needs": sorted(recipe.needs),
+            "paper": recipe.paper,
+            "formula": recipe.formula,
+            "defaults": recipe.defaults,
+            "tuned": recipe.tuned,
+            "notes": recipe.notes,
         }
         for recipe in found
     ]

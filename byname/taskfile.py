@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,19 +16,18 @@ from byname.errors import (
     EmbeddingsError,
     NeedsError,
     TaxonomyError,
-    UnsafeFileError,
     quoted,
 )
+from byname.npz import read_arrays
 from byname.ops import unit
 from byname.stage import Batch, ClassTexts, parse_spec
+from byname.taskextra import OPTIONAL, TaskExtra, read_extra
 from byname.taxonomy import Node, Taxonomy, clean_text
 from byname.taxonomy_io import read_taxonomy
 
 __all__ = ["PLAIN_TEMPLATE", "Task"]
 
 PLAIN_TEMPLATE = "a photo of a {}."
-MAX_BYTES = 16 << 30
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)
 _KEYS = ("images", "texts", "classes", "templates")
 _DO = (
     "A task holds images (N, D), texts (P, K, D), labels (N,), classes (K,), templates (P,) and, "
@@ -57,6 +54,8 @@ class Task:
         For ``evaluate`` alone: neither :meth:`batch` nor :meth:`texts_for` hands them on.
     path : str
         Where it was read from.
+    extra : TaskExtra
+        What else it holds of its images and texts: see docs/formats.md.
 
     Examples
     --------
@@ -72,6 +71,7 @@ class Task:
     scale: float = 100.0
     labels: NDArray[np.intp] | None = None
     path: str = ""
+    extra: TaskExtra = field(default_factory=TaskExtra)
 
     @classmethod
     def load(
@@ -103,13 +103,16 @@ class Task:
         """
         path = Path(path)
         asked = f"read the task '{path}'"
-        raw = _arrays(path, asked, ("labels", *_KEYS) if with_labels else _KEYS)
+        keys = ("labels", *_KEYS) if with_labels else _KEYS
+        raw = read_arrays(path, asked, keys, ("scale", *OPTIONAL), _DO)
         images, texts = raw["images"], raw["texts"]
         classes, templates = (_names(raw[key], key, asked) for key in ("classes", "templates"))
         _check_shapes(asked, images, texts, classes, templates)
         _check_classes(asked, classes)
         chosen = taxonomy if taxonomy is not None else _beside(path)
+        sizes = dict(zip("PKD", texts.shape, strict=True)) | {"N": len(images)}
         return cls(
+            extra=read_extra(raw, sizes, classes, asked),
             images=_unit_rows(asked, images, lambda i: f"image {i[0]}"),
             texts=_unit_rows(
                 asked, texts, lambda i: f"class '{classes[i[1]]}' in template '{templates[i[0]]}'"
@@ -122,8 +125,42 @@ class Task:
         )
 
     def batch(self) -> Batch:
-        """The images, without labels."""
-        return Batch(self.images)
+        """The images and what else the task holds of them, without labels."""
+        return Batch(self.images, **self.extra.images)
+
+    def with_second(self, other: Task) -> Self:
+        """This task with the vectors of another one, of the same images, as ``second``.
+
+        Its texts come with it: classes and templates are matched by name.
+
+        Raises
+        ------
+        EmbeddingsError
+            For another number of images, or other classes or templates.
+        """
+        asked = f"use '{other.path}' as the second encoder of '{self.path}'"
+        if len(self.images) != len(other.images):
+            seen = f"it has {len(other.images)} images, and not {len(self.images)}"
+            raise EmbeddingsError(asked, seen, "Both must hold the same images in the same order.")
+        order = []
+        for what, ours, theirs in (
+            ("classes", self.taxonomy.class_ids, other.taxonomy.class_ids),
+            ("templates", self.templates, other.templates),
+        ):
+            if sorted(ours) != sorted(theirs):
+                odd = sorted(set(ours) ^ set(theirs))
+                seen = f"its {what} differ: {quoted(odd) or 'one stands twice'}"
+                raise EmbeddingsError(asked, seen, f"Both must have the same {what}.")
+            place = {name: i for i, name in enumerate(theirs)}
+            order.append([place[name] for name in ours])
+        texts = other.texts[np.ix_(order[1], order[0])]
+        extra = replace(
+            self.extra,
+            images={**self.extra.images, "second": other.images},
+            texts={**self.extra.texts, "second_texts": texts},
+            second_scale=other.scale,
+        )
+        return replace(self, extra=extra)
 
     def texts_for(self, prompts: str) -> ClassTexts:
         """The texts that a recipe with this prompts stage uses.
@@ -152,69 +189,24 @@ class Task:
                 "Choose a recipe with templates, or classify images with an encoder.",
             )
         if given.get("set") != "single":
-            return self._class_texts(self.texts)
+            return self._class_texts(np.arange(len(self.templates)))
         plain = self.templates.index(PLAIN_TEMPLATE) if PLAIN_TEMPLATE in self.templates else 0
-        return self._class_texts(self.texts[[plain]])
+        return self._class_texts(np.array([plain]))
 
-    def _class_texts(self, texts: NDArray[np.float32]) -> ClassTexts:
+    def _class_texts(self, picked: NDArray[np.intp]) -> ClassTexts:
+        texts = self.texts if len(picked) == len(self.texts) else self.texts[picked]
         P, K, D = texts.shape
         index = np.repeat(np.arange(K), P)
+        given = {"kind": ("template",) * (K * P)} | self.extra.for_texts(picked, K)
         return ClassTexts(
             vectors=np.ascontiguousarray(texts.transpose(1, 0, 2)).reshape(K * P, D),
             class_index=index,
             taxonomy=self.taxonomy,
             prompt_index=np.tile(np.arange(P), K),
             node_id=tuple(self.taxonomy.class_ids[k] for k in index),
-            kind=("template",) * (K * P),
             scale=self.scale,
+            **given,
         )
-
-
-def _arrays(path: Path, asked: str, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The named arrays of the file, and scale where it is; nothing else is read."""
-    if not path.is_file():
-        raise EmbeddingsError(asked, "there is no such file", "Check the path.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
-            missing = [key for key in keys if key not in held]
-            if missing:
-                seen = f"it lacks {', '.join(missing)} (it holds {', '.join(held) or 'nothing'})"
-                raise EmbeddingsError(asked, seen, _DO)
-            wanted = [*keys, *(["scale"] if "scale" in held else [])]
-            for key in wanted:
-                _check_header(archive, held[key], key, asked)
-            if (total := sum(held[key].file_size for key in wanted)) > MAX_BYTES:
-                seen = f"its arrays say they take {total / 2**30:.0f} GiB"
-                raise UnsafeFileError(asked, seen, f"At most {MAX_BYTES >> 30} GiB are read.")
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in wanted}
-    except (*_DAMAGED, OSError, ValueError) as error:
-        if isinstance(error, EmbeddingsError | UnsafeFileError):
-            raise
-        seen = f"it is not a readable .npz file ({str(error).splitlines()[0]})"
-        raise EmbeddingsError(asked, seen, "Write it with numpy.savez.") from None
-
-
-def _check_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, key: str, asked: str) -> None:
-    """Refuse Python objects, and headers that claim more than the file says it holds."""
-    with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in {(1, 0), (2, 0)}:
-            raise EmbeddingsError(asked, f"'{key}' has the .npy version {version}", _DO)
-        one = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        start = member.tell()
-    if dtype.hasobject:
-        seen = f"'{key}' holds Python objects, and reading them could run code"
-        raise UnsafeFileError(asked, seen, "Save plain arrays of numbers or texts.")
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    if start + size != entry.file_size:
-        seen = f"'{key}' claims {size} bytes, but holds {entry.file_size - start}"
-        raise UnsafeFileError(asked, seen, "Write the file again with numpy.savez.")
 
 
 def _names(array: NDArray[Any], key: str, asked: str) -> tuple[str, ...]:

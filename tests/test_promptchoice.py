@@ -88,7 +88,10 @@ def test_a_mapping_of_texts_and_what_is_none() -> None:
 def test_texts_of_two_states_are_no_texts_of_a_class(chosen: str) -> None:
     with pytest.warns(UserWarning, match="averaged into one vector, which says nothing of either"):
         made = chosen_prompts(f"states[set={chosen}]", PETS)
+    with pytest.warns(UserWarning, match="--score two_state, with --decide multilabel"):
+        chosen_prompts(made, PETS)
     normal = {i: [p for p in told if p.kind == told[0].kind] for i, told in made.classes.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         chosen_prompts(PromptSet(classes=normal), PETS)
+        chosen_prompts(made, PETS, states=True)  # for a score that keeps the two apart

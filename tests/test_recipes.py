@@ -123,8 +123,9 @@ def test_the_list_holds_all_names_that_get_recipe_takes() -> None:
     known = {n for n, cls in members().items() if cls.stage != "prompts"}
     assert set(rows) == set(RECIPES) | known
     for name, row in rows.items():
-        assert set(row) == {"name", "title", "stages", "paper", "needs"}
-        assert row["title"]
+        assert {"name", "title", "stages", "needs", "paper"} < set(row)
+        for key in ("title", "paper", "formula", "defaults"):
+            assert row[key], f"the recipe {name} does not say its {key}"
         assert row["stages"] == get_recipe(name).stages()
         assert row["needs"] == sorted(get_recipe(name).needs)
     assert rows["plain"]["stages"] == {

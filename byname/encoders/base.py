@@ -118,6 +118,10 @@ class Encoder(ABC):
     info: EncoderInfo
     in_flight: int = 1
     """Calls of ``encode_images`` that a run makes at once, so that nothing idles between two."""
+    gives_attention: bool = False
+    """Whether :meth:`attention` says what the encoder looks at."""
+    gives_log_var: frozenset[str] = frozenset()
+    """Of what, "images" or "texts", it says how sure it is: :meth:`image_log_var` and so on."""
 
     @abstractmethod
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -144,6 +148,27 @@ class Encoder(ABC):
             None, the default: images must be encoded.
         """
         return None
+
+    def attention(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) pixels to (B, h, w): how much the vector looks at each patch."""
+        raise self._lacks("attention")
+
+    def image_log_var(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) pixels to the log variances (B, D) of their vectors."""
+        raise self._lacks("variances of images")
+
+    def text_log_var(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """M texts to the log variances (M, D) of their vectors."""
+        raise self._lacks("variances of texts")
+
+    def lookup_log_var(
+        self, keys: Sequence[str]
+    ) -> tuple[NDArray[np.float32], dict[str, str]] | None:
+        """What :meth:`lookup` does, for log variances."""
+        return None
+
+    def _lacks(self, what: str) -> EncoderError:
+        return EncoderError(f"ask '{self.info.id}' for {what}", "it gives none")
 
     def close(self) -> None:  # noqa: B027 - optional hook
         """Free sessions and memory."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from byname.encoders.files import sha256_of
 from byname.encoders.layouts import read_layout
 from byname.encoders.quantize import check_precision, int8_graphs
 from byname.encoders.sessions import split_threads
-from byname.encoders.towers import ImageTower, TextTower
+from byname.encoders.towers import LOG_VAR, ImageTower, TextTower
 from byname.errors import EncoderError
 
 __all__ = ["OnnxEncoder"]
@@ -101,6 +102,8 @@ class OnnxEncoder(Encoder):
                 "The two towers come from different models, or one lacks its projection: "
                 "export both from the same model.",
             )
+        towers = {"images": self._images.gives_log_var, "texts": self._texts.gives_log_var}
+        self.gives_log_var = frozenset(name for name, given in towers.items() if given)
         weights = made.weights_sha256 if self.int8_folder else hashing.result()
         self.info = layout.info(self._images.dim, self._texts.context, weights)
 
@@ -125,6 +128,29 @@ class OnnxEncoder(Encoder):
         asked = f"encode texts with '{self.info.id}'"
         vectors = unit_rows(self._texts.run(list(unique)), asked, list(unique))
         return vectors[[unique[text] for text in listed]]
+
+    def image_log_var(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The output 'log_var' of the image tower, (B, D)."""
+        if "images" not in self.gives_log_var:
+            return super().image_log_var(pixels)
+        pixels = as_pixels(pixels, self._images.preprocess.size, self.info.id)
+        return self._checked(self._images.run(pixels, LOG_VAR), len(pixels))
+
+    def text_log_var(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The output 'log_var' of the text tower, (M, D)."""
+        if "texts" not in self.gives_log_var:
+            return super().text_log_var(texts)
+        listed = as_texts(texts, self.info.id)
+        return self._checked(self._texts.run(listed, LOG_VAR), len(listed))
+
+    def _checked(self, found: NDArray[Any], rows: int) -> NDArray[np.float32]:
+        if found.shape != (rows, self.info.dim) or not np.isfinite(found).all():
+            raise EncoderError(
+                f"ask '{self.info.id}' for variances",
+                f"its output '{LOG_VAR}' has the shape {found.shape}, or holds NaN",
+                f"It must be log variances, as wide as the vector: {self.info.dim}.",
+            )
+        return np.asarray(found, np.float32)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut, markers included."""

@@ -33,6 +33,8 @@ class PrecomputedEncoder(Encoder):
         File names and their vectors; see :attr:`image_names` and :attr:`image_vectors`.
     text_encoder : Encoder, optional
         Encodes the texts instead of a table.
+    text_log_var, image_log_var : array, optional
+        Log variances (M, D) of the texts' vectors, and (N, D) of the images'.
     logit_scale, logit_bias, id, licence, source
         As in :class:`EncoderInfo`.
 
@@ -58,6 +60,8 @@ class PrecomputedEncoder(Encoder):
         images: tuple[Sequence[str], Any] | None = None,
         text_encoder: Encoder | None = None,
         *,
+        text_log_var: Any = None,
+        image_log_var: Any = None,
         logit_scale: float | None = None,
         logit_bias: float = 0.0,
         id: str = "precomputed",
@@ -89,6 +93,14 @@ class PrecomputedEncoder(Encoder):
                 f"{dim}",
                 "Take both from the same model.",
             )
+        self._log_var: dict[str, NDArray[np.float32]] = {}
+        for name, given, rows in (
+            ("texts", text_log_var, self._vectors),
+            ("images", image_log_var, self.image_vectors),
+        ):
+            if given is not None:
+                self._log_var[name] = _log_var(name, given, rows)
+        self.gives_log_var = frozenset(self._log_var)
         if logit_scale is None:
             logit_scale = text_encoder.info.logit_scale if text_encoder else 100.0
         self.info = EncoderInfo(
@@ -109,11 +121,12 @@ class PrecomputedEncoder(Encoder):
         texts: Sequence[str],
         vectors: Any,
         *,
+        log_var: Any = None,
         logit_scale: float = 100.0,
         id: str = "precomputed",
     ) -> PrecomputedEncoder:
-        """From texts and an array (M, D) of their vectors, in the same order."""
-        return cls((texts, vectors), logit_scale=logit_scale, id=id)
+        """From texts and arrays (M, D) of their vectors and log variances, in the same order."""
+        return cls((texts, vectors), text_log_var=log_var, logit_scale=logit_scale, id=id)
 
     @classmethod
     def from_path(cls, path: str | Path, text_encoder: Encoder | None = None) -> PrecomputedEncoder:
@@ -121,7 +134,8 @@ class PrecomputedEncoder(Encoder):
 
         A folder holds ``texts.npy`` with ``texts.txt`` or ``texts.json`` (the texts in row order),
         optionally ``images.npy`` with ``images.txt`` or ``images.json``, or ``images.parquet``
-        (columns ``file_name`` and ``vector``), and optionally ``encoder.json`` (``id``,
+        (columns ``file_name`` and ``vector``), ``texts_log_var.npy`` and ``images_log_var.npy``
+        (log variances in the order of the vectors), and optionally ``encoder.json`` (``id``,
         ``logit_scale``, ``logit_bias``, ``licence``, ``source``).
 
         Raises
@@ -145,6 +159,9 @@ class PrecomputedEncoder(Encoder):
         elif (path / "images.npy").is_file():
             images = _read_table(path / "images.npy")
         card = {"id": f"precomputed:{path.name}", "source": str(path)} | _card(path)
+        for key, name in (("text_log_var", "texts"), ("image_log_var", "images")):
+            if (path / f"{name}_log_var.npy").is_file():
+                card[key] = _read_npy(path / f"{name}_log_var.npy")
         return cls(table, images, text_encoder, **card)
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NoReturn:
@@ -163,6 +180,26 @@ class PrecomputedEncoder(Encoder):
         EncoderError
             When none of them is stored.
         """
+        return self._lookup(keys, self.image_vectors)
+
+    def lookup_log_var(
+        self, keys: Sequence[str]
+    ) -> tuple[NDArray[np.float32], dict[str, str]] | None:
+        """The stored log variances of these file names, found as their vectors are."""
+        if "images" not in self._log_var:
+            return None
+        return self._lookup(keys, self._log_var["images"])
+
+    def text_log_var(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """M texts to the (M, D) stored log variances."""
+        if "texts" not in self._log_var:
+            return super().text_log_var(texts)
+        self.encode_texts(texts)  # refuses texts that are not known
+        return self._log_var["texts"][[self._rows[text] for text in texts]]
+
+    def _lookup(
+        self, keys: Sequence[str], rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], dict[str, str]]:
         full = {name: i for i, name in enumerate(self.image_names)}
         often = Counter(PurePosixPath(name).name for name in self.image_names)
         base = {b: i for n, i in full.items() if often[b := PurePosixPath(n).name] == 1}
@@ -175,7 +212,7 @@ class PrecomputedEncoder(Encoder):
                 "Its images.txt must name the files relative to the folder of the images.",
             )
         why = f"'{self.info.id}' holds no vector for it"
-        return self.image_vectors[found], {k: why for k, i in zip(keys, at, strict=True) if i < 0}
+        return rows[found], {k: why for k, i in zip(keys, at, strict=True) if i < 0}
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """M texts to (M, D) rows of the table; a text is found by its exact spelling."""
@@ -206,7 +243,20 @@ class PrecomputedEncoder(Encoder):
             digest.update(self._encoder.info.text_fingerprint().encode())
         digest.update(json.dumps(self.image_names).encode())
         digest.update(self.image_vectors.tobytes())
+        for name in sorted(self._log_var):
+            digest.update(name.encode() + self._log_var[name].tobytes())
         return digest.hexdigest()
+
+
+def _log_var(what: str, given: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    array = np.asarray(given)
+    if array.shape != rows.shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise EncoderError(
+            f"use the log variances of the {what}",
+            f"they are {array.dtype} of shape {array.shape}, or hold NaN",
+            f"Expected finite numbers of the shape of their vectors, {rows.shape}.",
+        )
+    return array.astype(np.float32)
 
 
 def _table(what: str, names: Sequence[str], vectors: Any) -> tuple[list[str], NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from byname.encoders.tokens import TextTokenizer, groups_of_equal_length
 from byname.errors import EncoderError
 from byname.files import read_text
 
-__all__ = ["ImageTower", "TextTower"]
+__all__ = ["LOG_VAR", "ImageTower", "TextTower"]
 
 # Rows a call: the fewest at which weights are read often enough from the processor's cache, and
 # the same everywhere, so that no vector depends on how many threads a machine has.
@@ -28,6 +28,7 @@ IMAGE_INPUTS = ("pixel_values", "pixels", "image", "images")
 # The projected vector where the graph names it, else what SigLIP exports call it.
 OUTPUTS = ("image_embeds", "text_embeds", "embedding", "image_embedding", "text_embedding")
 FALLBACK_OUTPUT = "pooler_output"
+LOG_VAR = "log_var"  # beside the vector, in graphs that give its variances
 INTEGERS: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 PIXELS: dict[str, Any] = {
     "tensor(uint8)": np.uint8,
@@ -48,7 +49,8 @@ class _Tower:
         self.session = open_session(path, str(path), threads=threads, device=device)
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         outputs = {o.name: o for o in self.session.get_outputs()}
-        self.output = _pick_output(path, list(outputs.values()))
+        self.output = _pick_output(path, [o for n, o in outputs.items() if n != LOG_VAR])
+        self.gives_log_var = LOG_VAR in outputs
         shape = outputs[self.output].shape
         self.width = _fixed(shape[-1]) if shape else None
         self.batch: int | None = None
@@ -77,24 +79,24 @@ class _Tower:
             return [work(part) for part in parts]
         return list(self.pool.map(work, parts))
 
-    def call(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """The (B, D) output, in as many runs as the graph's batch asks for."""
-        rows = len(next(iter(feed.values())))
+    def call(self, feed: Mapping[str, NDArray[Any]], output: str = "") -> NDArray[Any]:
+        """A (B, D) output, in as many runs as the graph's batch asks for; "" is the vector."""
+        rows, named = len(next(iter(feed.values()))), [output] if output else []
         if not self.batch or rows == self.batch:
-            return self._run(feed)
+            return self._run(feed, *named)
         parts = []
         for start in range(0, rows, self.batch):
             chunk = {n: a[start : start + self.batch] for n, a in feed.items()}
             count = min(self.batch, rows - start)
             # a fixed batch is filled up by repeating the last row
             fill = {n: np.pad(a, _after(a, self.batch - count), "edge") for n, a in chunk.items()}
-            parts.append(self._run(fill)[:count])
+            parts.append(self._run(fill, *named)[:count])
         return np.concatenate(parts)
 
-    def _run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        rows = len(next(iter(feed.values())))
+    def _run(self, feed: Mapping[str, NDArray[Any]], output: str = "") -> NDArray[Any]:
+        rows, output = len(next(iter(feed.values()))), output or self.output
         try:
-            out = np.asarray(self.session.run([self.output], dict(feed))[0])
+            out = np.asarray(self.session.run([output], dict(feed))[0])
         # onnxruntime raises a dozen classes of its own without a common base
         except Exception as error:  # noqa: BLE001
             raise EncoderError(
@@ -105,7 +107,7 @@ class _Tower:
         if out.ndim != 2 or len(out) != rows:
             raise EncoderError(
                 f"use '{self.path}'",
-                f"its output '{self.output}' has shape {out.shape} for a batch of {rows}",
+                f"its output '{output}' has shape {out.shape} for a batch of {rows}",
                 "Expected one vector a row: export the tower with its projection.",
             )
         return out
@@ -136,13 +138,13 @@ class ImageTower(_Tower):
         probe = np.zeros((1, size, size, 3), np.uint8)
         self.dim = self.width or self.call({self.name: self.feed(probe)}).shape[1]
 
-    def run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """(B, D) vectors as the graph gives them."""
+    def run(self, pixels: NDArray[np.uint8], output: str = "") -> NDArray[Any]:
+        """(B, D) vectors, or another output, as the graph gives them."""
         if not len(pixels):
             return np.zeros((0, self.dim))
         step = self.batch or IMAGE_BATCH
         parts = [pixels[start : start + step] for start in range(0, len(pixels), step)]
-        done = self.each(lambda part: self.call({self.name: self.feed(part)}), parts)
+        done = self.each(lambda part: self.call({self.name: self.feed(part)}, output), parts)
         return np.concatenate(done)
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
@@ -199,8 +201,8 @@ class TextTower(_Tower):
             cut = layout.causal is not False and self._padding_is_inert()
         self.cut = length is None and cut
 
-    def run(self, texts: Sequence[str]) -> NDArray[Any]:
-        """(M, D) vectors as the graph gives them."""
+    def run(self, texts: Sequence[str], output: str = "") -> NDArray[Any]:
+        """(M, D) vectors, or another output, as the graph gives them."""
         rows = self.tokens.rows(texts)
         lengths = [max(len(row), 1) if self.cut else self.context for row in rows]
         # the longest first, so that the threads end together
@@ -208,11 +210,14 @@ class TextTower(_Tower):
         if not groups:
             return np.zeros((0, self.dim))
         done = self.each(
-            lambda group: self._run_rows([rows[i] for i in group], lengths[group[0]]), groups
+            lambda group: self._run_rows([rows[i] for i in group], lengths[group[0]], output),
+            groups,
         )
         return np.concatenate(done)[np.argsort(np.concatenate(groups))]
 
-    def _run_rows(self, rows: Sequence[Sequence[int]], length: int) -> NDArray[Any]:
+    def _run_rows(
+        self, rows: Sequence[Sequence[int]], length: int, output: str = ""
+    ) -> NDArray[Any]:
         ids = np.full((len(rows), length), self.pad, self.dtype)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
@@ -221,7 +226,7 @@ class TextTower(_Tower):
         feed = {"attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         feed = {n: feed[n].astype(INTEGERS[i.type]) for n, i in self.extra.items()}
         try:
-            return self.call({self.name: ids, **feed})
+            return self.call({self.name: ids, **feed}, output)
         except EncoderError as error:
             if "out of data bounds" not in error.seen:
                 raise

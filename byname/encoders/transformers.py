@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byname.encoders.attention import FAMILIES as FAMILIES_WITH_CLS
+from byname.encoders.attention import AttentiveEncoder
 from byname.encoders.base import EncoderInfo
 from byname.encoders.clap import ClapEncoder
 from byname.encoders.files import sha256_of
@@ -103,10 +105,16 @@ such folder. Give a folder, or the NAME of a repository such as openai/clip-vit-
     library = need("transformers", asked)
     model = _read_model(library, folder, config, asked)
     parts = _describe(library, model, folder, config, asked)
-    kind = ClapEncoder if config["model_type"] == "clap" else TorchEncoder
-    encoder = kind(parts, device=device, precision=precision, threads=threads)
-    if isinstance(encoder, ClapEncoder):
+    how: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+    encoder: TorchEncoder
+    if config["model_type"] in FAMILIES_WITH_CLS:
+        crop = pixel_recipe(folder, asked)[1]
+        encoder = AttentiveEncoder(parts, layers=model.vision_model, crop=crop, **how)
+    elif config["model_type"] == "clap":
+        encoder = ClapEncoder(parts, **how)
         encoder.connect(library, model, folder)
+    else:
+        encoder = TorchEncoder(parts, **how)
     _check_end_token(encoder, model, config, asked)
     return encoder
 

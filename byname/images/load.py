@@ -1,14 +1,16 @@
-"""From a file's bytes to the encoder's pixels."""
+"""From a file's bytes, or a decoded image, to the encoder's pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from byname.images.decode import decode
 from byname.images.preprocess import Preprocess, to_pixels
+from byname.images.views import Crops
 
-__all__ = ["load_pixels"]
+__all__ = ["image_pixels", "load_pixels"]
 
 
 def load_pixels(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -23,6 +25,7 @@ def load_pixels(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
     Returns
     -------
     array of uint8, shape (size, size, 3)
+        (V, size, size, 3) for :class:`byname.images.views.Crops`.
 
     Raises
     ------
@@ -35,4 +38,19 @@ def load_pixels(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
     Traceback (most recent call last):
     byname.errors.ImageError: empty file (0 bytes)
     """
+    if isinstance(preprocess, Crops):
+        return preprocess.load(data)
     return to_pixels(decode(data, target=preprocess.resize), preprocess)
+
+
+def image_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """The same of a decoded RGB image.
+
+    Examples
+    --------
+    >>> image_pixels(Image.new("RGB", (9, 8)), Preprocess(size=8, resize=8)).shape
+    (8, 8, 3)
+    """
+    if isinstance(preprocess, Crops):
+        return preprocess.pixels(image, image.tobytes())
+    return to_pixels(image, preprocess)

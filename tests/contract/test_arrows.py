@@ -13,14 +13,17 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins", "stream"},
+    {"errors", "files", "ops", "margins", "stream", "estimator"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
+    | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},
     {
         "taxonomy_io",
         "taxonomy_formats",
         "taxonomy_tables",
         "names",
+        "joins",
+        "npz",
         "promptset_io",
         "promptset_formats",
         "promptset_export",
@@ -32,13 +35,25 @@ LAYERS: tuple[set[str], ...] = (
         "embeddings",
         "classtexts",
         "taskfile",
+        "taskextra",
     },
     MODELS | STAGES,
     {"runs"},
-    {"recipes", "pipeline", "promptchoice", "wordnet", "advice", "adapters"},
-    {"rows", "console", "inputs", "estimator", "answers"},
-    {"classifier", "diagnose", "programs", "demo"},
-    {"labels", "scoring", "evaluate", "report"},
+    {
+        "recipe",
+        "recipe_table",
+        "recipes",
+        "plugins",
+        "pipeline",
+        "promptchoice",
+        "wordnet",
+        "advice",
+        "adapters",
+    },
+    {"rows", "console", "inputs", "answers"}
+    | {"wrapped", "textvectors", "gathered", "extrafiles", "extra"},
+    {"classifier", "diagnose", "explain", "programs", "demo"},
+    {"labels", "scoring", "evaluate", "controls", "report"},
     {
         "commands",
         "asking",
@@ -47,6 +62,7 @@ LAYERS: tuple[set[str], ...] = (
         "commands_evaluate",
         "commands_export",
         "commands_study",
+        "commands_explain",
         "doctor",
         "provenance",
         "sorter",
@@ -61,6 +77,7 @@ LAYERS: tuple[set[str], ...] = (
         "cli_evaluate",
         "cli_export",
         "cli_study",
+        "cli_explain",
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
@@ -70,6 +87,7 @@ FOR_STAGES = {
     "stream",
     "margins",
     "taxonomy",
+    "taxonomy_vectors",
     "promptset",
     "sentences",
     "stage",

@@ -1,0 +1,78 @@
+"""Arrays out of an .npz file, without running what it may hold."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.errors import EmbeddingsError, UnsafeFileError
+
+__all__ = ["MAX_BYTES", "read_arrays"]
+
+MAX_BYTES = 16 << 30
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)
+
+
+def read_arrays(
+    path: Path, asked: str, keys: Sequence[str], optional: Sequence[str], do: str
+) -> dict[str, NDArray[Any]]:
+    """The named arrays of a file, and the optional ones where they are; nothing else is read.
+
+    Raises
+    ------
+    EmbeddingsError
+        With ``asked``, for a missing or damaged file, and with ``do`` for an incomplete one.
+    UnsafeFileError
+        For arrays of Python objects, or sizes beyond all measure.
+    """
+    if not path.is_file():
+        raise EmbeddingsError(asked, "there is no such file", "Check the path.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            missing = [key for key in keys if key not in held]
+            if missing:
+                seen = f"it lacks {', '.join(missing)} (it holds {', '.join(held) or 'nothing'})"
+                raise EmbeddingsError(asked, seen, do)
+            wanted = [*keys, *(key for key in optional if key in held)]
+            for key in wanted:
+                _check_header(archive, held[key], key, asked, do)
+            if (total := sum(held[key].file_size for key in wanted)) > MAX_BYTES:
+                seen = f"its arrays say they take {total / 2**30:.0f} GiB"
+                raise UnsafeFileError(asked, seen, f"At most {MAX_BYTES >> 30} GiB are read.")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in wanted}
+    except (*_DAMAGED, OSError, ValueError) as error:
+        if isinstance(error, EmbeddingsError | UnsafeFileError):
+            raise
+        seen = f"it is not a readable .npz file ({str(error).splitlines()[0]})"
+        raise EmbeddingsError(asked, seen, "Write it with numpy.savez.") from None
+
+
+def _check_header(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, key: str, asked: str, do: str
+) -> None:
+    """Refuse Python objects, and headers that claim more than the file says it holds."""
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in {(1, 0), (2, 0)}:
+            raise EmbeddingsError(asked, f"'{key}' has the .npy version {version}", do)
+        one = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        start = member.tell()
+    if dtype.hasobject:
+        seen = f"'{key}' holds Python objects, and reading them could run code"
+        raise UnsafeFileError(asked, seen, "Save plain arrays of numbers or texts.")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if start + size != entry.file_size:
+        seen = f"'{key}' claims {size} bytes, but holds {entry.file_size - start}"
+        raise UnsafeFileError(asked, seen, "Write the file again with numpy.savez.")
