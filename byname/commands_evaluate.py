@@ -48,13 +48,14 @@ def run(
     task: Path | None,
     taxonomy: str | None,
     labels: str | None,
-    recipes: str,
+    recipes: str | Mapping[str, Contender],
     metric_names: str,
     image_column: str | None,
     quiet: bool,
     scoring: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> None:
+    show: bool = True,
+) -> Table:
     """Arguments first, then vectors, then answers, then scores."""
     start = time.perf_counter()
     _check_arguments(images, task, taxonomy, labels, options)
@@ -65,10 +66,7 @@ def run(
     contenders, names = parse_recipes(recipes), check_metrics(metric_names)
     check_baseline(scoring["baseline"], contenders)
 
-    def progress(recipe: str) -> None:
-        if not quiet:
-            say(f"recipe {recipe}")
-
+    progress = (lambda recipe: None) if quiet else (lambda recipe: say(f"recipe {recipe}"))
     shared, level = {"progress": progress, **scoring}, options["level"]
     with collect_warnings() as warned:
         if task is not None:
@@ -96,10 +94,11 @@ def run(
         write_record(path, _record(about, contenders, time.perf_counter() - start, warned))
     elif output == "-":
         print(render(table, names, about, ".csv"), end="")
-    else:
+    elif show:
         _show(table, names)
     if not quiet:
         say(_said(about) + (f" -> {path}" if path else ""))
+    return table
 
 
 def _check_arguments(
@@ -243,7 +242,7 @@ def _record(
         **about,
         "floor": {"hm": metrics.FLOOR, "gm": metrics.FLOOR},
         "recipes": {
-            name: {"stages": c.recipe.stages(), "prompt_file": c.prompts}
+            name: {"stages": c.recipe.stages(), "prompt_file": c.origin}
             for name, c in contenders.items()
         },
         "seconds": round(seconds, 3),

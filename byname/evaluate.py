@@ -22,6 +22,7 @@ from byname.files import names_file
 from byname.gathered import Gathered
 from byname.pipeline import Pipeline
 from byname.promptchoice import is_member
+from byname.promptset import PromptSet
 from byname.promptset_io import read_json
 from byname.recipes import Recipe, get_recipe
 from byname.scoring import (
@@ -53,10 +54,16 @@ Recipes = str | Iterable[str | Recipe] | Mapping[str, "Contender"]
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the table: a recipe, and the prompt file that it uses, if any."""
+    """One row of the table: a recipe, and the prompt file, or texts, that it uses, if any."""
 
     recipe: Recipe
-    prompts: str | None = None
+    prompts: str | PromptSet | None = None
+
+    @property
+    def origin(self) -> str | None:
+        """Where its own texts come from."""
+        given = self.prompts
+        return given.provenance.generator if isinstance(given, PromptSet) else given
 
 
 def parse_recipes(recipes: Recipes) -> dict[str, Contender]:
@@ -122,7 +129,7 @@ def predict_task(
     """
     if contender.prompts is not None:
         raise NeedsError(
-            f"use '{contender.prompts}' with a task",
+            f"use '{contender.origin}' with a task",
             "a task holds vectors of its own texts only",
             "Evaluate a folder of images with an encoder.",
         )

@@ -63,6 +63,7 @@ LAYERS: tuple[set[str], ...] = (
         "commands_export",
         "commands_study",
         "commands_explain",
+        "commands_controls",
         "doctor",
         "provenance",
         "sorter",
@@ -78,6 +79,7 @@ LAYERS: tuple[set[str], ...] = (
         "cli_export",
         "cli_study",
         "cli_explain",
+        "cli_controls",
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
