@@ -41,7 +41,7 @@ def test_a_class_without_descriptors_is_named() -> None:
 
 def test_each_control_and_seed_is_a_row() -> None:
     made = control_contenders(Taxonomy.from_names(NAMES), SAID, seeds=2)
-    assert list(made)[0] == "described"
+    assert next(iter(made)) == "described"
     assert len(made) == 1 + 2 * 4
     assert {c.recipe.weigh for c in made.values()} == {"mean_similarity"}
     assert made["swapped/0"].origin == "waffle_controls.swapped"

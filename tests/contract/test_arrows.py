@@ -13,7 +13,7 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins", "stream", "estimator"},
+    {"errors", "files", "ops", "margins", "knn", "stream", "estimator"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},
@@ -86,6 +86,7 @@ LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 FOR_STAGES = {
     "errors",
     "ops",
+    "knn",
     "stream",
     "margins",
     "taxonomy",
