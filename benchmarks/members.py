@@ -1,9 +1,10 @@
 """Cost of the members that need only vectors, beside their own matrix products.
 
-Each member runs in a process of its own on made-up vectors: ``fit`` and ``apply`` (decide members
-on given logits). Beside it, interleaved, run the matrix products that its formula cannot do
-without, in blocks and in float32, on the same arrays: the bound. Printed: median seconds of both,
-their ratio, and the peak memory of the process, which holds all inputs.
+Each member runs in a process of its own on made-up vectors, as the pipeline runs it: ``fit`` on all
+images, then ``apply``, which for inductive members goes over 4096 images at a time. Beside it,
+interleaved, run the matrix products that its formula cannot do without, in blocks and in float32,
+on the same arrays: the bound. Printed: median seconds of both, their ratio, and the peak memory of
+the process, which holds all inputs.
 
     python benchmarks/members.py                     # N=50000 K=1000 M=50000 D=512
     python benchmarks/members.py --n 5000 --m 10000 --k 200 --rounds 3 zpe describe
@@ -27,7 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from byname.ops import blocks, unit
-from byname.stage import Batch, ClassTexts, State, Support, create
+from byname.pipeline import batch_rows
+from byname.stage import Batch, ClassTexts, SecondTexts, State, Support, create
 from byname.taxonomy import Node, Taxonomy
 
 # What the formula cannot do without: (rows, columns) of products of width D, in the letters
@@ -35,25 +37,33 @@ from byname.taxonomy import Node, Taxonomy
 PRODUCTS: dict[str, list[tuple[str, str]]] = {
     "mean": [],
     "mean_similarity": [],
-    "cpe": [("N", "K"), ("N", "M")],
+    "cpe": [("N", "K")],
     "zpe": [("N", "M")],
     "carprt": [("N", "M")],
     "bprw": [("N", "K"), ("100K", "M/K")],
+    "encoders": [("N", "K"), ("N", "K")],
     "merge": [],
     "hierse": [],
     "labeldesc": [("D", "M")],
     "cosine": [("N", "K")],
-    "coder": [("N", "K")],
-    "hie": [("N", "K")],
+    "coder": [("N", "K"), ("N", "K")],
+    "hie": [("N", "K"), ("N", "K"), ("N", "K")],
     "describe": [("N", "K")],
     "describe[aggregate=max]": [("N", "M")],
     "joint_softmax": [("N", "M")],
     "chils": [("N", "G"), ("N", "K")],
     "perception": [("N", "M")],
+    "perception[mode=one_step]": [("N", "K")],
+    "two_state": [("N", "K")],
+    "dictionary": [("N", "K")],
     "tip_x": [("N", "K"), ("N", "R"), ("N", "RK")],
     "keys": [("N", "M")],
     "descent": [("N", "K")],
-    "temperature": [("N", "K"), ("N", "K"), ("N", "K")],
+    "temperature": [("N", "K")] * 10,
+    "argmax": [],
+    "multilabel": [],
+    "unknown_distance": [("N", "K")],
+    "descend": [],
 }
 
 
@@ -124,12 +134,37 @@ def product(batch: Batch, texts: ClassTexts, what: tuple[str, str], each: int) -
             x @ T[: other.stop - other.start].T
 
 
+def run(member: Any, batch: Batch, texts: ClassTexts, state: State) -> None:
+    """As :class:`byname.pipeline.Pipeline` does."""
+    member.fit(batch, texts, state)
+    if member.stage == "weigh" or not member.inductive:
+        member.apply(batch, texts, state)
+        return
+    parts, start = [], 0
+    for rows in batch_rows(batch, 4096):
+        here = state if state.S is None else replace(state, S=state.S[start : start + len(rows)])
+        parts.append(member.apply(rows, texts, here))
+        start += len(rows)
+    if member.stage != "decide":
+        np.concatenate(parts)
+
+
 def measure(name: str, n: int, k: int, m: int, d: int, rounds: int) -> dict[str, Any]:
     """Seconds of the member and of its products, by turns; and the peak of memory."""
     batch, texts = inputs(n, k, m, d)
     member = create(name)
     if name.startswith("tip_x"):
         batch = replace(batch, support=support(texts, d))
+    if name.startswith("two_state"):
+        states = ("present", "absent")
+        texts = replace(texts, kind=tuple(states[i % 2] for i in range(len(texts.vectors))))
+    if name.startswith("coder"):
+        kinds = ("name", "attribute", "attribute")
+        texts = replace(texts, kind=tuple(kinds[min(i % (m // k), 2)] for i in range(m)))
+    if name.startswith("encoders"):
+        second = SecondTexts(texts.vectors[:, ::-1].copy(), texts.scale)
+        batch = replace(batch, second=batch.X[:, ::-1].copy())
+        texts = replace(texts, second_texts=second)
     mean = create("mean").fit(batch, texts, State())
     W = mean.apply(batch, texts, State())
     weight = mean.weight_
@@ -140,7 +175,7 @@ def measure(name: str, n: int, k: int, m: int, d: int, rounds: int) -> dict[str,
     own, bound = [], []
     for _ in range(rounds):
         start = time.perf_counter()
-        member.fit(batch, texts, state).apply(batch, texts, state)
+        run(member, batch, texts, state)
         middle = time.perf_counter()
         for what in PRODUCTS[name]:
             product(batch, texts, what, m // k)

@@ -33,7 +33,7 @@ def answer_table(
     """
     whole = Batch(embeddings.vectors) if batch is None else batch
     tables = []
-    for keys, rows, S in _scored(pipeline, embeddings.keys, whole, block):
+    for keys, rows, S in _scored(pipeline, embeddings.keys, whole, block, level):
         tables.append(_rows(keys, *pipeline.decide(S, k=k, level=level, batch=rows)))
     table = pa.concat_tables([*tables, _failed(embeddings.errors)])
     if embeddings.errors or any(a > b for a, b in zip(embeddings.keys, embeddings.keys[1:])):  # noqa: B905
@@ -42,9 +42,13 @@ def answer_table(
 
 
 def _scored(
-    pipeline: Pipeline, keys: Sequence[str], batch: Batch, block: int
+    pipeline: Pipeline,
+    keys: Sequence[str],
+    batch: Batch,
+    block: int,
+    level: int | str | None,
 ) -> Iterator[tuple[Sequence[str], Batch, ops.Array]]:
-    if not pipeline.inductive:
+    if not pipeline.inductive_at(level):
         yield keys, batch, pipeline.scores(batch)
         return
     start = 0

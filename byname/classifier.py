@@ -32,7 +32,7 @@ from byname.inputs import (
     settled,
 )
 from byname.ops import softmax, to_numpy
-from byname.pipeline import Pipeline
+from byname.pipeline import Pipeline, check_level
 from byname.promptchoice import Prompts, chosen_prompts, is_member
 from byname.promptset import PromptSet
 from byname.recipes import Recipe, get_recipe
@@ -207,6 +207,7 @@ class Classifier(Estimator):
             refine=self.refine,
             decide=self.decide,
         )
+        check_level(self.recipe_.create("decide"), self.level)
         self.prompts_: PromptSet = self._make_prompts()
         if not hasattr(self, "encoder_"):
             self.encoder_ = self._load_encoder(self.precision)

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from byname import __version__, cli_controls, cli_evaluate, cli_explain, cli_export, cli_study
+from byname import (
+    __version__,
+    cli_controls,
+    cli_discover,
+    cli_evaluate,
+    cli_explain,
+    cli_export,
+    cli_study,
+)
 from byname.cli_options import (
     AllowMissing,
     BatchSize,
@@ -44,6 +52,7 @@ cli_export.register(app)
 cli_study.register(app)
 cli_explain.register(app)
 cli_controls.register(app)
+cli_discover.register(app)
 
 Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")

@@ -279,6 +279,9 @@ def list_things(what: str, pattern: str, as_json: bool) -> None:
             "a family ('metaclip') or a domain ('medicine')"
         )
         return
+    if not rows:
+        say(f"no {what.removesuffix('s')} is called '{pattern}': 'byname list {what}' shows all")
+        return
     unknown = "?" if what == "encoders" else None
     cells = [[_in_words(row.get(c, ""), unknown) for c in columns] for row in rows]
     print_table("", columns, cells)

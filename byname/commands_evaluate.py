@@ -84,11 +84,8 @@ def run(
             table, about = _images(
                 images, labels, contenders, names, image_column, quiet, options, shared
             )
-    about |= {
-        "baseline": _baseline(table, scoring["baseline"]),
-        "draws": scoring["draws"],
-        "seed": scoring["seed"],
-    }
+    about |= {"baseline": _baseline(table, scoring["baseline"])}
+    about |= {"draws": scoring["draws"], "seed": scoring["seed"]}
     if path is not None:
         _write(table, names, about, path)
         write_record(path, _record(about, contenders, time.perf_counter() - start, warned))
@@ -96,6 +93,9 @@ def run(
         print(render(table, names, about, ".csv"), end="")
     elif show:
         _show(table, names)
+    for name, row in table.items():
+        if "skipped" in row and not (quiet and output):
+            say(f"{name} was skipped: {row['skipped']}")
     if not quiet:
         say(_said(about) + (f" -> {path}" if path else ""))
     return table
@@ -177,14 +177,14 @@ def _images(
     classes = taxonomy if level is None else taxonomy.cut(level)[0]
     keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
     given = folder_labels(keys) if written is None else written
-    match_labels(keys, given, taxonomy, level=level)  # wrong labels are found before any work
+    every = match_labels(keys, given, taxonomy, level=level)  # wrong labels are found first
     encoder = load_encoder(options["encoder"], device=options["device"], threads=options["threads"])
     made = with_extras({**options, "classes": taxonomy, "lineage": None, "encoder": encoder})
     with text_progress(quiet) as advance_texts:
         models = prepare_models(contenders, made, advance_texts)
     gathered = _gather(source, models, made, quiet)
     found = gathered.embeddings
-    matched = match_labels(found.keys, given, taxonomy, level=level)
+    matched = every.of(keys, found.keys)
     kept = gathered.take(matched.rows)
     about = {
         "source": images,
@@ -336,6 +336,3 @@ def _show(table: Table, names: Sequence[str]) -> None:
         print_table("", ["metric", *done], rows)
     if any(row[name].get("floored") for row in done.values() for name in names):
         say(f"* with the floor {metrics.FLOOR} for classes without a right answer")
-    for name, row in table.items():
-        if "skipped" in row:
-            say(f"{name} was skipped: {row['skipped']}")

@@ -76,14 +76,14 @@ def _write(found: list[Explanation], output: Path) -> None:
 
 def _show(one: Explanation) -> None:
     told = "; ".join(f"{name}: {value}" for name, value in one.details.items())
-    say(f"\n{one.file_name}" + (f"  ({told})" if told else ""))
-    for side, why in ((one.answer, "answered"), (one.rival, "rather than")):
+    said = f"{one.label} ({one.class_id}), probability {one.probability:.3f}, {one.decision}"
+    say(f"\n{one.file_name}: {said}" + (f"; {told}" if told else ""))
+    for side, why in ((one.answer, "for"), (one.rival, "against")):
         if side is not None:
             _show_side(side, why)
 
 
 def _show_side(side: Side, why: str) -> None:
-    title = f"{why} {side.label} ({side.class_id}), probability {side.probability:.3f}"
     rows = [
         (
             part.text,
@@ -94,7 +94,8 @@ def _show_side(side: Side, why: str) -> None:
         )
         for part in side.parts
     ]
-    more = (
-        f", the {len(rows)} of {side.texts} texts that add most" if side.texts > len(rows) else ""
-    )
-    print_table(f"{title}, score {side.score:.3f}{more}", COLUMNS, rows)
+    adds = all(part.part is not None for part in side.parts)
+    kind = "that add most" if adds else "most similar to the whole image"
+    more = f", the {len(rows)} of {side.texts} texts {kind}" if side.texts > len(rows) else ""
+    title = f"{why} {side.label} ({side.class_id}), score {side.score:.3f}{more}"
+    print_table(title, COLUMNS, rows)

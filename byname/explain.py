@@ -43,14 +43,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Side:
-    """A class: its probability, its score (a logit), how many texts it has, and those that count.
+    """A class: its score (a logit), how many texts it has, and those that count.
 
     ``parts`` are the texts that add most, first the most.
     """
 
     class_id: str
     label: str
-    probability: float
     score: float
     texts: int
     parts: tuple[Part, ...]
@@ -58,9 +57,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One image: the answered class, a rival, and what the stages say of the image beside."""
+    """One image: what is answered, the class behind it, a rival, and what the stages say beside.
+
+    ``class_id``, ``label``, ``probability`` and ``decision`` are those of the rows of ``classify``.
+    ``answer`` is the answered class, or the one of the highest score where a group is answered.
+    """
 
     file_name: str
+    class_id: str
+    label: str
+    probability: float
+    decision: str
     answer: Side
     rival: Side | None
     details: dict[str, Any]
@@ -84,13 +91,11 @@ def explain(
 
     Parameters
     ----------
-    pipeline : Pipeline
-        Fitted on ``texts``.
-    texts : ClassTexts
+    pipeline, texts : Pipeline, ClassTexts
+        The first fitted on the second.
     sentences : sequence of str, length M or less
         The texts themselves, by their rows.
     batch : Batch
-        Of N images.
     names : sequence of str, length N, optional
         File names; the numbers of the images by default.
     against : str, optional
@@ -115,19 +120,22 @@ def explain(
     """
     rival = _rival(texts, against, top)
     S = ops.to_numpy(pipeline.scores(batch))
-    P, X = ops.softmax(S), ops.to_numpy(batch.X)
+    answer, taxonomy = pipeline.decide(S, batch=batch)
     table, details = _Table(pipeline, texts, sentences, top), pipeline.details(batch, S)
-
-    def side(i: int, k: int) -> Side:
-        return table.side(X[i], k, float(P[i, k]), float(S[i, k]))
-
-    found = []
-    for i, (first, *others) in enumerate(np.argsort(-S, axis=1, kind="stable")[:, :2].tolist()):
-        second = [rival] if rival not in (None, first) else others
+    X, found = ops.to_numpy(batch.X), []
+    for i, best in enumerate(np.argsort(-S, axis=1, kind="stable")[:, :3].tolist()):
+        node = taxonomy.nodes[answer.node[i, 0]]
+        first = _place(texts, node.id, best[0])
+        second = (
+            rival if rival not in (None, first) else next((k for k in best if k != first), None)
+        )
+        sides = [
+            None if k is None else table.side(X[i], k, float(S[i, k])) for k in (first, second)
+        ]
+        assert sides[0] is not None
+        said = (node.id, node.name, float(answer.probability[i, 0]), str(answer.decision[i]))
         told = {name: values[i] for name, values in details.items()}
-        name = names[i] if names else str(i)
-        sides = [side(i, k) for k in (first, *second) if k is not None]
-        found.append(Explanation(name, sides[0], sides[1] if len(sides) > 1 else None, told))
+        found.append(Explanation(names[i] if names else str(i), *said, sides[0], sides[1], told))
     return found
 
 
@@ -184,16 +192,16 @@ class _Table:
         self.weight = equal if given is None else ops.to_numpy(given).astype(np.float64)
         self.W = ops.to_numpy(pipeline.W_).astype(np.float64)
 
-    def side(self, x: NDArray[Any], k: int, probability: float, score: float) -> Side:
+    def side(self, x: NDArray[Any], k: int, score: float) -> Side:
         rows = np.flatnonzero(self.index == k)
         cosine = self.T[rows].astype(np.float64) @ x.astype(np.float64)
         parts = self._parts(x, k, rows, cosine, score)
-        order = np.argsort(-(cosine * self.weight[rows]), kind="stable")[: self.top]
+        by = cosine if parts is None else cosine * self.weight[rows]
+        order = np.argsort(-by, kind="stable")[: self.top]
         node = self.texts.taxonomy.classes[k]
         return Side(
             node.id,
             node.name,
-            probability,
             score,
             len(rows),
             tuple(
@@ -221,6 +229,12 @@ class _Table:
             return None
         parts: NDArray[np.float64] = scale * factor * weight * cosine
         return parts
+
+
+def _place(texts: ClassTexts, node_id: str, otherwise: int) -> int:
+    """Number of a class; another where it is no class."""
+    ids = texts.taxonomy.class_ids
+    return ids.index(node_id) if node_id in ids else otherwise
 
 
 def _rival(texts: ClassTexts, class_id: str | None, top: int) -> int | None:

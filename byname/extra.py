@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from byname.embeddings import Embeddings, is_embeddings_file
 from byname.encoders import Encoder, load_encoder
-from byname.errors import EmbeddingsError, EncoderError, NeedsError, UsageError, quoted
+from byname.errors import EmbeddingsError, EncoderError, NeedsError, UsageError
 from byname.extrafiles import read_captions, read_class_probs, read_support
 from byname.gathered import (
     Gathered,
@@ -21,16 +22,18 @@ from byname.gathered import (
     are_vectors,
     check_kinds,
     common,
+    every_key,
+    join_all,
     only_vectors,
+    same_value,
     shown,
 )
 from byname.images.sources import Source
 from byname.images.views import Attention, Rule, Uniform, parse_rule
 from byname.inputs import as_embeddings, check_vectors, opened
-from byname.joins import join_names
 from byname.recipes import Recipe
 from byname.stage import Batch, SecondTexts, Support
-from byname.textvectors import inputs_of, text_vectors
+from byname.textvectors import inputs_of, maker_of, text_vectors
 from byname.wrapped import LogVarEncoder, ViewEncoder
 
 __all__ = ["Extras"]
@@ -76,7 +79,7 @@ class Extras:
         self._expected = state["second"]
 
     def __repr__(self) -> str:
-        return f"Extras({ {kind: shown(value) for kind, value in self.given.items()} })"
+        return f"Extras({self.parameters()})"
 
     def __bool__(self) -> bool:
         return bool(self.given)
@@ -87,6 +90,11 @@ class Extras:
         self._made: dict[str, Any] = {}
         self._told: dict[str, dict[str, Any]] = {}
         self._second: Encoder | Embeddings | None = None
+        self._makers: dict[tuple[str, str, int], Encoder] = {}
+
+    def parameters(self) -> dict[str, str]:
+        """What was given, by kind, ready for JSON."""
+        return {kind: shown(value) for kind, value in self.given.items()}
 
     def made_of(self, given: Mapping[str, Any] | Extras | None) -> bool:
         """Whether these are the inputs that are given now."""
@@ -94,7 +102,7 @@ class Extras:
             return given is self
         now = {kind: value for kind, value in (given or {}).items() if value is not None}
         same = now.keys() == self.given.keys()
-        return same and all(_same(self.given[kind], value) for kind, value in now.items())
+        return same and all(same_value(self.given[kind], value) for kind, value in now.items())
 
     # -- before any image
 
@@ -181,17 +189,28 @@ class Extras:
         NeedsError
             Where they must be had, and it cannot encode them.
         """
-        second = self._second
-        if not isinstance(second, Encoder):
+        second, asked = self._second, "encode the texts through the second encoder"
+        if second is None:
             return None
         try:
+            if isinstance(second, Embeddings):
+                second = self._maker(second)
+            asked = f"encode the texts with '{second.info.id}'"
             vectors = text_vectors(second, self._means.cache)(list(texts))
         except EncoderError as error:
             if must:
-                asked = f"encode the texts with '{second.info.id}'"
                 raise NeedsError(asked, error.seen, error.do) from None
             return None
         return SecondTexts(vectors, second.info.logit_scale, second.info.logit_bias)
+
+    def _maker(self, stored: Embeddings) -> Encoder:
+        """The encoder that made the vectors of a file; it is loaded once."""
+        key = (stored.encoder, stored.fingerprint, stored.dim)
+        if key not in self._makers:
+            means = self._means
+            load = partial(load_encoder, device=means.device, threads=means.threads)
+            self._makers[key] = maker_of(stored, load)
+        return self._makers[key]
 
     # -- with images
 
@@ -204,9 +223,7 @@ class Extras:
             raise only_vectors("views")
         if isinstance(self._second, Encoder) and (stored or self._second.info.preprocess is None):
             self._known(X)
-        if isinstance(X, Source | Embeddings):
-            keys = [ref.key for ref in X.refs] if isinstance(X, Source) else X.keys
-            self._join_all(keys)
+        self._join_all(every_key(X))
 
     def _known(self, X: Any) -> None:
         """An encoder of ready vectors must know these images, and vectors go to no other."""
@@ -219,21 +236,13 @@ class Extras:
         """What the files say of these images, by kind and key."""
         given: dict[str, Mapping[str, Any]] = {}
         if isinstance(self._second, Embeddings):
-            given["second"] = {key: i for i, key in enumerate(self._second.keys)}
+            names = (*self._second.keys, *self._second.errors)
+            given["second"] = {name: i for i, name in enumerate(names)}
         if self._captions is not None:
             given["captions"] = self._captions
         if self._probs is not None:
             given["class_probs"] = self._probs.rows
-        found = {kind: join_names(keys, named) for kind, named in given.items()}
-        for kind, joined in found.items():
-            if keys and not joined:
-                raise UsageError(
-                    f"join the images with {kind}={shown(self.given[kind])}",
-                    f"none of the {len(keys)} images is among its {len(given[kind])} files "
-                    f"(images: {quoted(list(keys), 3)}; files: {quoted(list(given[kind]), 3)})",
-                    "Names are relative to the folder of the images; base names will do if unique.",
-                )
-        return found
+        return join_all(keys, given, self.parameters())
 
     def gather(self, X: Any, embeddings: Embeddings, wanted: frozenset[str]) -> Gathered:
         """Everything that is known of images, in one batch.
@@ -254,8 +263,9 @@ class Extras:
             log_var = encoder.lookup_log_var(X.keys) is not None
         if not self.given and not log_var:
             return Gathered(embeddings, Batch(embeddings.vectors))
-        joined = self._join_all(embeddings.keys) if self.given else {}
-        parts = self._parts(X, embeddings.keys, joined)
+        # over all images: whether a base name is unique must not depend on what could be read
+        joined = self._join_all(every_key(embeddings)) if self.given else {}
+        parts = self._parts(X, joined)
         if log_var:
             found = self._embed(X, LogVarEncoder(encoder), "variances")
             parts["log_var"] = Part.of(found, LogVarEncoder.log_var(found.vectors), "variances")
@@ -267,9 +277,7 @@ class Extras:
             made["captions"] = self._caption_vectors(embeddings.keys, joined["captions"])
         return Gathered(embeddings, Batch(embeddings.vectors, **made, **self.others()))
 
-    def _parts(
-        self, X: Any, keys: Sequence[str], joined: Mapping[str, Mapping[str, int]]
-    ) -> dict[str, Part]:
+    def _parts(self, X: Any, joined: Mapping[str, Mapping[str, int]]) -> dict[str, Part]:
         parts: dict[str, Part] = {}
         if not self.given:
             return parts
@@ -277,8 +285,7 @@ class Extras:
             found = self._embed(X, self._second, "second")
             parts["second"] = Part.of(found, found.vectors, "second")
         elif self._second is not None:
-            vectors, why = self._second.vectors, "second: its embeddings hold no vector for it"
-            parts["second"] = Part(vectors, joined["second"], self._second.errors, why)
+            parts["second"] = Part.joined(self._second, joined["second"])
         if self._views is not None:
             found = self._embed(X, self._views, "views")
             parts["views"] = Part.of(found, self._views.views(found), "views")
@@ -325,7 +332,7 @@ class Extras:
     def _caption_vectors(
         self, keys: Sequence[str], given: Mapping[str, Sequence[str]]
     ) -> NDArray[np.float32]:
-        without = sum(key not in given for key in keys)
+        without = sum(not given.get(key) for key in keys)
         self._told["captions"] |= {"images_without": without}
         return self._vectors([given.get(key, ()) for key in keys])
 
@@ -389,7 +396,3 @@ class Extras:
             if told.get("images_without"):
                 found.append(f"{told['images_without']} images have no caption")
         return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a is b or (isinstance(a, str | Path) and type(a) is type(b) and bool(a == b))

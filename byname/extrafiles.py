@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ def read_captions(value: Any) -> dict[str, tuple[str, ...]]:
     ----------
     value : str, Path or mapping
         A CSV or TSV table with ``file_name`` and ``caption``, a JSONL file of such objects, or
-        ``{file name: text or texts}``. An image may have several; empty ones are left out.
+        ``{file name: text or texts}``. An image may have several; empty ones are left out, and
+        images may have none.
 
     Raises
     ------
@@ -55,16 +57,17 @@ def read_captions(value: Any) -> dict[str, tuple[str, ...]]:
     """
     if isinstance(value, Mapping):
         asked = "use the captions"
-        pairs = [(str(k), v) for k, texts in value.items() for v in _texts(texts, asked)]
+        pairs = [(str(k), _texts(texts, asked)) for k, texts in value.items()]
     else:
         path = Path(value)
         asked = f"read the captions in '{path}'"
         pairs = _jsonl(path, asked) if path.suffix.lower() == ".jsonl" else _caption_table(path)
     found: dict[str, list[str]] = {}
-    for name, text in pairs:
-        if name.strip() and text.strip():
-            found.setdefault(file_key(name), []).append(clean_text(text))
-    if not found:
+    for name, texts in pairs:
+        if name.strip():
+            own = found.setdefault(file_key(name), [])
+            own += [clean_text(text) for text in texts if text.strip()]
+    if not any(found.values()):
         raise UsageError(asked, "there is none with a file name and a text", "Give one an image.")
     return {name: tuple(texts) for name, texts in found.items()}
 
@@ -76,7 +79,7 @@ def _texts(value: Any, asked: str) -> list[str]:
     return list(texts)
 
 
-def _caption_table(path: Path) -> list[tuple[str, str]]:
+def _caption_table(path: Path) -> list[tuple[str, list[str]]]:
     asked = f"read the captions in '{path}'"
     if path.suffix.lower() not in (".csv", ".tsv"):
         seen = f"its name ends in '{path.suffix}'"
@@ -85,22 +88,22 @@ def _caption_table(path: Path) -> list[tuple[str, str]]:
     example = "file_name,caption"
     file = columns_of(names, FILE_COLUMNS, asked, example)[0]
     text = columns_of(names, CAPTION_COLUMNS, asked, example)[0]
-    return [(row[file], row[text]) for row in rows]
+    return [(row[file], [row[text]]) for row in rows]
 
 
-def _jsonl(path: Path, asked: str) -> list[tuple[str, str]]:
-    lines = read_text(path, UsageError, asked, _JSONL).splitlines()
+def _jsonl(path: Path, asked: str) -> list[tuple[str, list[str]]]:
+    # splitlines() also splits at characters that may stand in a text, such as U+2028
+    lines = read_text(path, UsageError, asked, _JSONL).split("\n")
     pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
-            name, texts = item["file_name"], _texts(item["caption"], asked)
+            pairs.append((str(item["file_name"]), _texts(item["caption"], asked)))
         except (ValueError, KeyError, TypeError, RecursionError, UsageError):
             seen = f"line {number} is no object with a file_name and a caption"
             raise UsageError(asked, seen, _JSONL) from None
-        pairs += [(str(name), text) for text in texts]
     return pairs
 
 
@@ -145,7 +148,10 @@ def read_class_probs(value: Any) -> ClassProbs:
     else:
         seen = f"they are a {type(value).__name__}"
         raise UsageError("use the class probabilities", seen, _NPZ)
-    P, names, files = np.asarray(parts[0]), [str(x) for x in parts[1]], [str(x) for x in parts[2]]
+    try:
+        P, names, files = np.asarray(parts[0]), *([str(x) for x in part] for part in parts[1:])
+    except (ValueError, TypeError) as error:  # ragged lists, and what is no list
+        raise UsageError(asked, str(error).splitlines()[0], _NPZ) from None
     if P.dtype.kind != "f" or P.shape != (len(files), len(names)) or not P.size:
         seen = f"{P.shape} values of type {P.dtype} for {len(files)} files and {len(names)} classes"
         raise UsageError(asked, seen, _NPZ)
@@ -254,12 +260,14 @@ def _support_table(path: Path, asked: str) -> tuple[Source, dict[str, tuple[str,
     label = columns_of(names, CLASS_COLUMNS, asked, example)[0]
     said = [names.index(name) for name in CAPTION_COLUMNS if name in names][:1]
     given: dict[str, tuple[str, str]] = {}
+    places: dict[str, str] = {}  # a file may be named in several ways
     for row in rows:
         if not row[file].strip():
             continue
         name = file_key(row[file])
         beside = path.parent / name
         place = str(beside if beside.exists() or not Path(name).exists() else Path(name))
+        place = places.setdefault(os.path.realpath(place), place)
         told = (row[label], clean_text(row[said[0]]) if said else "")
         if given.setdefault(place, told) != told:
             raise UsageError(asked, f"'{name}' stands there twice", "Give each image one row.")

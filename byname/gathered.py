@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder
-from byname.errors import UsageError
+from byname.errors import UsageError, quoted
+from byname.images.sources import Source
+from byname.joins import join_names
 from byname.runs.shard import Progress
 from byname.stage import Batch
 from byname.taxonomy import Taxonomy
@@ -25,8 +27,11 @@ __all__ = [
     "are_vectors",
     "check_kinds",
     "common",
+    "every_key",
+    "join_all",
     "only_vectors",
     "parse_with",
+    "same_value",
     "shown",
 ]
 
@@ -130,6 +135,14 @@ class Part:
         rows = {key: i for i, key in enumerate(found.keys)}
         return cls(array, rows, found.errors, f"{what}: there is no vector for it")
 
+    @classmethod
+    def joined(cls, second: Embeddings, places: Mapping[str, int]) -> Part:
+        """Stored vectors; ``places`` are rows of its vectors, and then of its errors."""
+        n, why = len(second), list(second.errors.values())
+        rows = {key: i for key, i in places.items() if i < n}
+        errors = {key: why[i - n] for key, i in places.items() if i >= n}
+        return cls(second.vectors, rows, errors, "second: its embeddings hold no vector for it")
+
 
 def common(
     embeddings: Embeddings, parts: Mapping[str, Part]
@@ -152,6 +165,38 @@ def common(
     return embeddings, rows
 
 
+def every_key(X: Any) -> list[str]:
+    """Keys of all images, readable or not; those in memory are numbered."""
+    if isinstance(X, Source):
+        return [ref.key for ref in X.refs]
+    if isinstance(X, Embeddings):
+        return [*X.keys, *X.errors]
+    one = not hasattr(X, "__len__") or (getattr(X, "ndim", 0) == 3 and X.shape[-1] in (1, 3, 4))
+    return [f"{i:08d}" for i in range(1 if one else len(X))]
+
+
+def join_all(
+    keys: Sequence[str], given: Mapping[str, Mapping[str, Any]], said: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What the files say of all these images, by kind and key; ``said`` is what was asked for.
+
+    Raises
+    ------
+    UsageError
+        Where a file says nothing of any image.
+    """
+    found = {kind: join_names(keys, named) for kind, named in given.items()}
+    for kind, joined in found.items():
+        if keys and not joined:
+            raise UsageError(
+                f"join the images with {kind}={said[kind]}",
+                f"none of the {len(keys)} images is among its {len(given[kind])} files "
+                f"(images: {quoted(list(keys), 3)}; files: {quoted(list(given[kind]), 3)})",
+                "Names are relative to the folder of the images; base names will do if unique.",
+            )
+    return found
+
+
 def are_vectors(X: Any) -> bool:
     if isinstance(X, Embeddings):
         return True
@@ -168,3 +213,8 @@ def only_vectors(what: str) -> UsageError:
 
 def shown(value: Any) -> str:
     return str(value) if isinstance(value, str | Path) else type(value).__name__
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether what is given now as an input is what was given before."""
+    return a is b or (isinstance(a, str | Path) and type(a) is type(b) and bool(a == b))

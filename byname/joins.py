@@ -20,7 +20,8 @@ T = TypeVar("T")
 def read_table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
     """Names of the columns in lower case, and rows with a cell for each; empty rows are left out.
 
-    Cells are separated by ",", ";" or tabs, whichever the header has most of.
+    Cells are separated by ",", ";" or tabs, whichever the header has most of. What is more than the
+    header has is refused: most likely a text with a comma that should stand in quotes.
 
     Raises
     ------
@@ -38,7 +39,15 @@ def read_table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         names = [name.strip().lower() for name in next(lines, [])]
-        return names, [row + [""] * (len(names) - len(row)) for row in lines if any(row)]
+        rows = []
+        for row in lines:
+            if any(row[len(names) :]):
+                seen = f"line {lines.line_num} has {len(row)} cells, but the header {len(names)}"
+                mark = "a tab" if separator == "\t" else f"'{separator}'"
+                raise UsageError(asked, seen, f"Put a text that holds {mark} into quotes.")
+            if any(row):
+                rows.append((row + [""] * (len(names) - len(row)))[: len(names)])
+        return names, rows
     except csv.Error as error:
         raise UsageError(asked, f"it is not a table ({error})", "Give a .csv file.") from None
 
@@ -82,6 +91,9 @@ def file_key(text: str) -> str:
 
 def join_names(keys: Sequence[str], given: Mapping[str, T]) -> dict[str, T]:
     """What is given of each key: by its full name, else by a base name unique on both sides.
+
+    Both sides are all that there is: names that are left out because they cannot be read, say,
+    would make others unique that are not.
 
     Examples
     --------

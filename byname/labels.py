@@ -39,6 +39,20 @@ class Matched:
     labels: NDArray[np.intp]
     without: tuple[str, ...]
 
+    def of(self, keys: Sequence[str], readable: Sequence[str]) -> Matched:
+        """The same for those of the keys that could be read, by their places among these.
+
+        Names are joined over all images: one that two share stays shared when one is unreadable.
+        """
+        place = {key: i for i, key in enumerate(readable)}
+        pairs = [
+            (place[keys[r]], k)
+            for r, k in zip(self.rows, self.labels, strict=True)
+            if keys[r] in place
+        ]
+        rows, labels = (np.array([p[i] for p in pairs], np.intp) for i in (0, 1))
+        return Matched(rows, labels, tuple(key for key in self.without if key in place))
+
 
 def read_labels(
     path: str | Path, taxonomy: Taxonomy | None = None, *, level: str | int | None = None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byname.errors import EmbeddingsError, UnsafeFileError
+from byname.errors import BynameError, EmbeddingsError, UnsafeFileError
 
 __all__ = ["MAX_BYTES", "read_arrays"]
 
 MAX_BYTES = 16 << 30
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
+    *(OSError, ValueError, OverflowError, MemoryError),
+    *(RuntimeError, NotImplementedError, RecursionError),  # encrypted, or packed in another way
+    *(SyntaxError, tokenize.TokenError),  # headers are Python literals
+)
 
 
 def read_arrays(
@@ -36,6 +45,10 @@ def read_arrays(
     try:
         with zipfile.ZipFile(path) as archive:
             held = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            names = Counter(i.filename.removesuffix(".npy") for i in archive.infolist())
+            if twice := [name for name, n in names.items() if n > 1]:
+                seen = f"it holds '{twice[0]}' twice"
+                raise UnsafeFileError(asked, seen, "Write it with numpy.savez.")
             missing = [key for key in keys if key not in held]
             if missing:
                 seen = f"it lacks {', '.join(missing)} (it holds {', '.join(held) or 'nothing'})"
@@ -46,13 +59,21 @@ def read_arrays(
             if (total := sum(held[key].file_size for key in wanted)) > MAX_BYTES:
                 seen = f"its arrays say they take {total / 2**30:.0f} GiB"
                 raise UnsafeFileError(asked, seen, f"At most {MAX_BYTES >> 30} GiB are read.")
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in wanted}
-    except (*_DAMAGED, OSError, ValueError) as error:
-        if isinstance(error, EmbeddingsError | UnsafeFileError):
+            return {key: _read(archive, held[key]) for key in wanted}
+    except _DAMAGED as error:
+        if isinstance(error, BynameError):
             raise
-        seen = f"it is not a readable .npz file ({str(error).splitlines()[0]})"
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        seen = f"it is not a readable .npz file ({why:.100})"
         raise EmbeddingsError(asked, seen, "Write it with numpy.savez.") from None
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """The array of an entry, the very one that was checked."""
+    with archive.open(entry) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        member.read(1)  # at the end, the checksum is compared
+    return array
 
 
 def _check_header(

@@ -28,6 +28,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul_t",
+    "scaled",
     "segment_mean",
     "segment_sum",
     "softmax",
@@ -85,9 +86,8 @@ def cast(x: Array, reference: Array) -> Array:
 
 def full(reference: Array, shape: tuple[int, ...], value: float) -> Array:
     """A constant array of the kind, on the device and of the type that ``reference`` has."""
-    if is_torch(reference):
-        return reference.new_full(shape, value)
-    return np.full(shape, value, reference.dtype)
+    torch = is_torch(reference)
+    return reference.new_full(shape, value) if torch else np.full(shape, value, reference.dtype)
 
 
 def as_float(x: Array) -> Array:
@@ -149,6 +149,20 @@ def matmul_t(x: Array, w: Array) -> Array:
         narrow = min(x.dtype, w.dtype, key=lambda d: d.itemsize)
         x, w = (a.to(narrow) if is_torch(a) else a.astype(narrow, copy=False) for a in (x, w))
     return x @ w.T
+
+
+def scaled(x: Array, w: Array, scale: float = 1.0, bias: float = 0.0) -> Array:
+    """``scale * (x @ w.T) + bias``, without passes over the result that can be spared.
+
+    Examples
+    --------
+    >>> scaled(np.eye(2), np.array([[2.0, 3.0]]), 10.0, 1.0).tolist()
+    [[21.0], [31.0]]
+    """
+    S = matmul_t(x, as_float(w) * scale)
+    if bias:
+        S += bias
+    return S
 
 
 def logsumexp(S: Array, axis: int = -1) -> Array:
@@ -332,10 +346,7 @@ def concat(parts: Sequence[Array]) -> Array:
     >>> concat([np.zeros((1, 2)), np.ones((1, 2))]).shape
     (2, 2)
     """
-    if len(parts) == 1:
-        return parts[0]
-    xp = _namespace(parts[0])
-    return xp.concatenate(list(parts))
+    return parts[0] if len(parts) == 1 else _namespace(parts[0]).concatenate(list(parts))
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

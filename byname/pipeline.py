@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import takewhile
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from byname.recipes import Recipe
     from byname.taxonomy import Taxonomy
 
-__all__ = ["Pipeline", "batch_rows"]
+__all__ = ["Pipeline", "batch_rows", "check_level"]
 
 _BATCH = frozenset(f.name for f in fields(Batch))
 _PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
@@ -62,6 +63,7 @@ class Pipeline:
         self.refine: Member | None = recipe.create("refine")
         self.decider: Member = recipe.create("decide")
         self._texts: ClassTexts | None = None
+        self._told: dict[str, dict[str, Any]] = {}  # of members that learn from each batch anew
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -95,6 +97,7 @@ class Pipeline:
             now = member is self.weigh or (member.inductive and _learns(member)) or len(batch)
             # Otherwise what a batch brings can still come with the images that are to be scored.
             member.check_needs(batch, texts, frozenset() if now else _BATCH)
+        _check_finite(batch)
         self._texts = texts
         self.weigh.fit(batch, texts, State())
         self.weight_ = getattr(self.weigh, "weight_", None)
@@ -107,7 +110,21 @@ class Pipeline:
                 state = replace(state, S=self._apply(after[i - 1], batch, state))
             if member.inductive:
                 member.fit(batch, texts, state)
+        for member in self.members:
+            if told := member.report().get("warning"):
+                warnings.warn(f"{member.name}: {told}", stacklevel=2)
         return self
+
+    def inductive_at(self, level: int | str | None) -> bool:
+        """Whether every image is treated by itself also where a level is answered.
+
+        Not so where the decide member has to learn about the groups of that level.
+        """
+        return self.inductive and not (level is not None and self._learns_anew)
+
+    @property
+    def _learns_anew(self) -> bool:
+        return _learns(self.decider) and not self.decider.of_classes
 
     def scores(self, batch: Batch, *, block: int = 4096) -> Array:
         """S' (N, K): logits whose softmax is the answer.
@@ -126,6 +143,7 @@ class Pipeline:
         """
         texts = self._fitted()
         _check_width(batch, texts)
+        _check_finite(batch)
         for member in self.members:
             member.check_needs(batch, texts, frozenset({"X"}))
         stages = [m for m in (self.score, self.refine) if m is not None]
@@ -179,10 +197,12 @@ class Pipeline:
             raise UsageError(f"answer with {k} ranks", "the number is below 1", "Give 1 or more.")
         batch, state = batch or Batch(S[:, :0]), replace(self._state(S), k=k)
         decider.check_needs(batch, texts, frozenset({"X"}))
+        check_level(decider, level)
         if level is not None:
             S, texts = self.roll_up(S, level)
-            state = replace(state, S=S, W=None)
-        if _learns(decider) and (level is not None or not decider.inductive):
+            state = replace(state, S=S)
+        anew = self._learns_anew if level is not None else not decider.inductive
+        if anew and _learns(decider):
             # What it learned was about the classes and not these groups, or about other images.
             decider = copy.copy(decider).fit(batch, texts, state)
         return decider.apply(batch, texts, state), texts.taxonomy
@@ -190,7 +210,10 @@ class Pipeline:
     def report(self) -> dict[str, dict[str, Any]]:
         """What the members learned, by their names, ready for JSON; see :meth:`Member.report`."""
         self._fitted()
-        return {member.name: told for member in self.members if (told := member.report())}
+        told = {
+            member.name: self._told.get(member.name, member.report()) for member in self.members
+        }
+        return {name: report for name, report in told.items() if report}
 
     def details(self, batch: Batch, S: Array) -> dict[str, list[Any]]:
         """What the members say of each image beside the answer; see :meth:`Member.details`.
@@ -229,9 +252,22 @@ class Pipeline:
         texts = self._fitted()
         if not member.inductive and len(batch):
             member = copy.copy(member).fit(batch, texts, state)
+            self._told[member.name] = told = member.report()
+            if told.get("stepped_back"):
+                warnings.warn(f"{member.name} changed nothing: {told['reason']}", stacklevel=3)
         elif not member.inductive and member.stage == "refine":
             return state.S  # no image, nothing to learn from
         return member.apply(batch, texts, state)
+
+
+def check_level(decider: Member, level: int | str | None) -> None:
+    """Refuse a level for a decide member that can answer no groups."""
+    if level is not None and not decider.levels:
+        raise UsageError(
+            f"answer the level '{level}' with '{decider.name}'",
+            "it asks of each class by itself whether it is there, and groups are no such question",
+            "Leave --level out, or give the groups as classes.",
+        )
 
 
 def _learns(member: Member) -> bool:
@@ -260,6 +296,22 @@ def _check_width(batch: Batch, texts: ClassTexts) -> None:
             f"the image vectors have the shape {wide}, the text vectors are {known} wide",
             "Both must come from one encoder, one row an image.",
         )
+
+
+def _check_finite(batch: Batch) -> None:
+    """Refuse NaN and infinities, which would spread from one image to all."""
+    for name in ("X", "second", "views", "tokens", "captions", "log_var", "reference"):
+        rows = getattr(batch, name)
+        if rows is None or not len(rows) or not hasattr(rows, "shape"):
+            continue
+        # A sum is finite only if all its terms are (or are far larger than any vector's).
+        sums = ops.to_numpy(ops.as_float(rows).reshape(len(rows), -1).sum(axis=1))
+        if len(bad := np.flatnonzero(~np.isfinite(sums))):
+            raise EmbeddingsError(
+                "use these images",
+                f"row {bad[0]} of '{name}' holds NaN or infinity",
+                "Leave the image out, or embed it anew.",
+            )
 
 
 def _check_texts(texts: ClassTexts) -> None:

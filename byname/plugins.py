@@ -49,6 +49,10 @@ def load_plugin(name: str) -> list[str]:
             importlib.import_module(name)
     except UsageError:
         raise
+    except ValueError as error:
+        if "is taken by" not in str(error):
+            raise UsageError(asked, f"it does not import (ValueError: {error})") from error
+        raise UsageError(asked, str(error), "Give each member a name of its own.") from error
     except Exception as error:
         seen = f"it does not import ({type(error).__name__}: {error})"
         raise UsageError(asked, seen, "Run it with python first, and mend it.") from error

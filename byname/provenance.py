@@ -78,6 +78,8 @@ def run_record(
         record["parameters"] = {
             name: value if isinstance(value, PLAIN) else repr(value)
             for name, value in (model.get_params() | dict(parameters or {})).items()
-            if name not in ("classes", "encoder", "progress")
+            if name not in ("classes", "encoder", "progress", "extra")
         }
+        if model.extras_:
+            record["parameters"]["extra"] = model.extras_.parameters()
     return record

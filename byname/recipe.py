@@ -82,9 +82,10 @@ def member_card(name: str, cls: type) -> dict[str, str]:
     parameters = re.split(r"\n\n\w[\w ]*\n-{3,}\n", "\n\n" + rest.strip())[0].strip()
     formula = re.search(r"\bFormula\b.*?(?=\n\n\w)", head + "\n\nx", re.S)
     source = re.search(r"^Source: (.*?)(?=\n\n|\Z)", head, re.S | re.M)
+    said = formula[0].strip() if formula else ""
     return {
         "title": text.partition("\n")[0],
         "paper": " ".join(source[1].split()) if source else "",
-        "formula": formula[0].strip() if formula else "",
+        "formula": re.sub(r"^Formula(?:::|:|,) *", "", said),
         "defaults": parameters,
     }

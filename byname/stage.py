@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 import re
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -59,7 +60,7 @@ class _Configured:
     def __init__(self, params: Any = None, **kwargs: Any) -> None:
         if params is not None and kwargs:
             raise TypeError("give either a Params object or keywords, not both")
-        self.params = params if params is not None else type(self).Params(**kwargs)
+        self.params = params if params is not None else _made(type(self), kwargs)
 
     @property
     def spec(self) -> str:
@@ -91,6 +92,9 @@ class PromptMember(_Configured):
         raise TypeError(f"{type(self).__name__} defines no generate()")
 
 
+T = TypeVar("T")
+
+
 class Member(_Configured):
     """Member of one of the stages after ``prompts``.
 
@@ -108,13 +112,19 @@ class Member(_Configured):
     ``fit`` must see images. ``inductive`` says that, once fitted, ``apply`` treats each image by
     itself, so that images can be streamed. ``uses`` names inputs that the member looks at where
     they are given. A decide member with ``all_ranks`` answers as many classes as it accepts, up to
-    K, and does not look at ``state.k``; it is handed the batch of the images that S is about.
+    K, and does not look at ``state.k``; it is handed the batch of the images that S is about, and
+    W of the classes, also where S is over the groups of a level. ``of_classes`` says of a decide
+    member that what it learned does not depend on the level, so that it need not learn anew;
+    ``levels`` is False where no group can be answered. What ``report`` holds as "warning" is shown
+    to the user.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     uses: ClassVar[frozenset[str]] = frozenset()
     inductive: ClassVar[bool] = True
     all_ranks: ClassVar[bool] = False
+    of_classes: ClassVar[bool] = False
+    levels: ClassVar[bool] = True
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Learn from unlabeled images; the default learns nothing."""
@@ -127,6 +137,17 @@ class Member(_Configured):
     def report(self) -> dict[str, Any]:
         """What ``fit`` learned and users may want to see, ready for JSON; empty by default."""
         return {}
+
+    def once(self, texts: ClassTexts, state: State, make: Callable[[], T]) -> T:
+        """What ``make`` gives, kept as long as texts, weights and W are the same objects.
+
+        For what is made of the texts alone: images come in blocks, and each would make it anew.
+        """
+        held, key = self.__dict__.get("_held"), (texts, state.weight, state.W)
+        if held is None or any(a is not b for a, b in zip(held[0], key, strict=True)):
+            held = self._held = (key, make())
+        made: T = held[1]
+        return made
 
     def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
         """What can be said of each image beside the answer, such as its subclass or context.
@@ -147,19 +168,20 @@ class Member(_Configured):
                     getattr(texts, need, None) is not None
                 )
             if not met:
+                how = _HOW.get(need, "It can stand in a task file (docs/formats.md).")
                 raise NeedsError(
                     f"run the {self.stage} member '{self.name}'",
                     f"it needs '{need}', which this run does not have",
-                    "Give that input, or choose another member (byname list members).",
+                    f"{how} Or choose another member (byname list members).",
                 )
 
 
 AnyMember = type[_Configured]
-T = TypeVar("T", bound=AnyMember)
+M = TypeVar("M", bound=AnyMember)
 _REGISTRY: dict[str, AnyMember] = {}
 
 
-def register(cls: T) -> T:
+def register(cls: M) -> M:
     """Class decorator: make a member known under its ``name``, unique over all stages."""
     other = _REGISTRY.get(cls.name)
     if other is not None and (other.__module__, other.__qualname__) != (
@@ -177,6 +199,25 @@ def members(stage: StageName | None = None) -> dict[str, AnyMember]:
     """Registered members by name, in alphabetical order, of one stage or of all."""
     _load_all()
     return {n: c for n, c in sorted(_REGISTRY.items()) if stage in (None, c.stage)}
+
+
+# How a user gives what a member needs.
+_HOW = {
+    "X": "Give at least one image.",
+    "views": "Add --with views=uniform[n=8].",
+    "second": "Add --with second=ENCODER.",
+    "second_texts": "Add --with second=ENCODER.",
+    "captions": "Add --with captions=FILE.",
+    "class_probs": "Add --with class_probs=FILE.",
+    "reference": "Add --with reference=IMAGES.",
+    "support": "Add --with support=FOLDER.",
+    "context": "Add --prompts contexts.",
+    "group": "Add --prompts FILE.json made by 'byname prompts make --style subclasses'.",
+    "level": "Add --prompts FILE.json with levels, such as one made by --style haprompts.",
+    "prompt_index": "Use templates: --prompts templates.",
+    "log_var": "Use an encoder that gives variances (docs/formats.md).",
+    "text_log_var": "Use an encoder that gives variances (docs/formats.md).",
+}
 
 
 def create(spec: str, stage: StageName | None = None) -> Any:
@@ -220,8 +261,35 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"read '{spec}'", f"'{part}' is not of the form parameter=value")
+        if key.strip() in given:
+            raise RecipeError(f"read '{spec}'", f"{key.strip()} is given twice", "Give it once.")
         given[key.strip()] = value.strip()
     return found[1], given
+
+
+def _made(cls: type[_Configured], given: dict[str, Any]) -> Any:
+    """Parameters from Python keywords; what they do not refuse by themselves must fit its type."""
+    try:
+        made = cls.Params(**given)
+    except TypeError:
+        _check_types(cls, given)
+        raise
+    _check_types(cls, given)
+    return made
+
+
+def _check_types(cls: type[_Configured], given: dict[str, Any]) -> None:
+    import pydantic
+
+    hints = typing.get_type_hints(cls.Params) if given else {}
+    for key in given.keys() & hints.keys():
+        value = given[key]
+        plain = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+        try:
+            pydantic.TypeAdapter(hints[key]).validate_python(plain, strict=True)
+        except pydantic.ValidationError as error:
+            seen = f"{key}={value!r} does not fit: {error.errors()[0]['msg']}"
+            raise RecipeError(f"use '{cls.name}'", seen) from None
 
 
 def _typed(spec: str, params: type, given: dict[str, str]) -> dict[str, Any]:

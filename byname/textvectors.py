@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from byname.cache import TextCache, working_dir
 from byname.classtexts import NULL_TEXTS, class_texts
+from byname.embeddings import Embeddings
 from byname.encoders import Encoder
+from byname.errors import BynameError, EncoderError
 from byname.promptset import PromptSet
 from byname.recipes import Recipe
 from byname.stage import STAGES, ClassTexts, SecondTexts
@@ -19,7 +21,7 @@ from byname.taskfile import PLAIN_TEMPLATE
 from byname.taxonomy import Taxonomy
 from byname.wrapped import LogVarEncoder
 
-__all__ = ["Encode", "Second", "inputs_of", "text_vectors", "texts_of"]
+__all__ = ["Encode", "Second", "inputs_of", "maker_of", "text_vectors", "texts_of"]
 
 Encode = Callable[[list[str]], NDArray[np.float32]]
 Second = Callable[[list[str], bool], SecondTexts | None]
@@ -35,6 +37,30 @@ def text_vectors(
         return encoder.encode_texts
     store = TextCache(working_dir(), info.text_fingerprint(), info.dim)
     return partial(store.encode, encode=encoder.encode_texts, progress=progress)
+
+
+def maker_of(stored: Embeddings, load: Callable[[str], Encoder]) -> Encoder:
+    """The encoder that stored vectors name, where it can be loaded and is the same one.
+
+    Raises
+    ------
+    EncoderError
+        With what to do instead, where there are no texts for these vectors.
+    """
+    asked = "encode texts for the vectors given as 'second'"
+    name, seen = stored.encoder, "their file names no encoder"
+    if name:
+        try:
+            found = load(name)
+        except BynameError as error:
+            seen = f"'{name}', which made them, cannot be loaded ({error.seen})"
+        else:
+            made_by = found.info.image_fingerprint()
+            if found.info.dim == stored.dim and stored.fingerprint in ("", made_by):
+                return found
+            seen = f"they were made by another '{name}' than is here"
+    seen = f"there are image vectors but no texts: {seen}"
+    raise EncoderError(asked, seen, "Give second=ENCODER, with the images themselves.")
 
 
 def inputs_of(recipe: Recipe) -> tuple[frozenset[str], frozenset[str]]:

@@ -184,7 +184,11 @@ def test_blocks_of_rows_change_nothing(stored: PrecomputedEncoder) -> None:
     model = Classifier(NAMES, stored, "plain", templates=["a {}"]).fit()
     embeddings = model.embed(X)
     whole = answer_table(model.pipeline_, embeddings, k=2)
-    assert answer_table(model.pipeline_, embeddings, k=2, block=7).equals(whole)
+    cut = answer_table(model.pipeline_, embeddings, k=2, block=7)
+    numbers = ["probability", "margin"]  # of products that may be rounded otherwise
+    assert cut.drop_columns(numbers).equals(whole.drop_columns(numbers))
+    for name in numbers:
+        np.testing.assert_allclose(cut[name].to_numpy(), whole[name].to_numpy(), atol=1e-6)
     assert whole.num_rows == 100
 
 

@@ -89,6 +89,8 @@ def test_classify_reads_images_once_and_keeps_the_record(
     assert [row["error"] != "" for row in rows].count(True) == 1
     record = json.loads(Path(f"{output}.run.json").read_text())
     assert record["extra"].keys() == {"second", "captions", "views"}
+    given = {"second": "other", "captions": str(said), "views": "uniform[n=2]"}
+    assert record["parameters"]["extra"] == given
     assert record["extra"]["second"]["encoder"] == "other"
     assert record["extra"]["captions"]["images_without"] == 4
     assert record["counts"]["encoded"] == 6
@@ -123,7 +125,9 @@ def test_errors_come_before_any_image_is_read(
 def test_without_with_nothing_changes(run: Run, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     assert run("classify", photos, "-c", "cat,dog", "-r", "plain", "-o", output).code == 0
-    assert "extra" not in json.loads(Path(f"{output}.run.json").read_text())
+    record = json.loads(Path(f"{output}.run.json").read_text())
+    assert "extra" not in record
+    assert "extra" not in record["parameters"]
 
 
 def test_evaluate_gathers_once_for_all_recipes(

@@ -129,4 +129,18 @@ def test_the_command_on_photos(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert rows
     assert all(row["answer"]["parts"][0]["text"] for row in rows)
-    assert all(row["answer"]["probability"] >= row["rival"]["probability"] for row in rows)
+    assert all(row["answer"]["class_id"] == row["class_id"] for row in rows)
+
+
+def test_the_answer_is_that_of_the_decide_stage() -> None:
+    texts, sentences, batch = problem()
+    pipeline = Pipeline(get_recipe("reject[min_probability=0.999]")).fit(texts, batch)
+    answer, _ = pipeline.decide(pipeline.scores(batch), batch=batch)
+    found = explain(pipeline, texts, sentences, batch)
+    assert [one.decision for one in found] == answer.decision.tolist()
+    assert "reject" in answer.decision
+    pipeline = Pipeline(get_recipe("crm")).fit(texts, batch)
+    answer, taxonomy = pipeline.decide(pipeline.scores(batch), batch=batch)
+    found = explain(pipeline, texts, sentences, batch)
+    assert [one.class_id for one in found] == [taxonomy.nodes[n].id for n in answer.node[:, 0]]
+    assert [one.probability for one in found] == pytest.approx(answer.probability[:, 0])

@@ -159,7 +159,7 @@ def test_needs_are_checked(dummy: Any) -> None:
         member.check_needs(Batch(X), TEXTS)
     assert str(error.value) == (
         "cannot run the weigh member 'dummy': it needs 'views', which this run does not have. "
-        "Give that input, or choose another member (byname list members)."
+        "Add --with views=uniform[n=8]. Or choose another member (byname list members)."
     )
     with pytest.raises(NeedsError, match="needs 'X'"):
         member.check_needs(Batch(X[:0], views=X[:0, None]), TEXTS)

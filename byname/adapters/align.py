@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,13 +14,36 @@ from scipy import stats
 
 from byname import ops
 from byname.adapters.ridge import Affine, check_ridge, fit_ridge
-from byname.adapters.rows import Adapter, as_rows, paired
-from byname.adapters.store import fingerprint, load_arrays, save_arrays
+from byname.adapters.rows import (
+    Adapter,
+    as_rows,
+    by_content,
+    check_rules,
+    is_number,
+    is_whole,
+    numbered,
+    paired,
+)
+from byname.adapters.store import (
+    check_shapes,
+    fingerprint,
+    fitting,
+    load_arrays,
+    save_arrays,
+    told_number,
+)
 from byname.adapters.towers import TwoTowers, check_width
 from byname.encoders.base import Encoder
-from byname.errors import EncoderError, UsageError
+from byname.errors import UsageError
 
-__all__ = ["ConceptDrift", "LinearAligner", "aligned_encoder", "concept_similarity", "drift"]
+__all__ = [
+    "ConceptDrift",
+    "LinearAligner",
+    "aligned_encoder",
+    "concept_logic",
+    "concept_similarity",
+    "drift",
+]
 
 Array = Any
 _BLOCK = 8192
@@ -44,9 +68,10 @@ class LinearAligner(Adapter):
         least leave-one-out error, which needs no label and is strong where n < a. The paper ran
         SGD with weight decay 5e-4; ours is the same optimum without a step size.
     holdout : float
-        Share of pairs on which R^2 is measured, at least one pair. Default 0.1, ours.
+        Share of the images on which R^2 is measured, with all their pairs; at least one image.
+        Rows of F that are the same are one image. Default 0.1, ours.
     seed : int
-        Draws the held-out pairs.
+        Draws the held-out images, by what their rows hold: the order of the pairs does not matter.
 
     Attributes
     ----------
@@ -56,6 +81,7 @@ class LinearAligner(Adapter):
     r2_ : float
         1 - squared error / squared distance from the mean, on the held-out pairs: 1 is perfect,
         0 is no better than always answering with the mean. Look at it before you trust a result.
+        Where all rows of F are the same none can be held out: 0, or 1 if those of G are too.
     n_features_in_ : int
 
     Notes
@@ -99,26 +125,38 @@ class LinearAligner(Adapter):
         Raises
         ------
         UsageError
-            For settings out of range, numbers of rows that differ, and NaN or infinite values.
+            For settings out of range, numbers of rows that differ, and NaN or enormous values.
         """
         asked = "fit the aligner"
-        check_ridge(self.ridge, asked)
-        if not 0 < self.holdout < 1:
-            raise UsageError(asked, f"holdout is {self.holdout!r}", "Use a share between 0 and 1.")
+        self._check(asked)
         X, Y = paired(F, G, asked, ("features", "target features"), 3)
-        n = len(X)
-        held = np.zeros(n, bool)
-        count = min(max(1, round(self.holdout * n)), n - 2)
-        held[np.random.default_rng(self.seed).permutation(n)[:count]] = True
-        first = fit_ridge(X[~held], Y[~held], self.ridge, self.seed)
-        self.r2_ = _r2(X[held], Y[held], first, Y[~held].mean(axis=0, dtype=np.float64))
+        order = by_content(X, Y, self.seed)
+        X, Y = X[order], Y[order]
+        images = numbered(X)
+        held = images < _held_out(int(images.max()) + 1, self.holdout)
+        fitted = ~held if held.any() else np.ones(len(X), bool)
+        held = held if held.any() else fitted
+        first = fit_ridge(X[fitted], Y[fitted], self.ridge, self.seed)
+        r2 = _r2(X[held], Y[held], first, Y[fitted].mean(axis=0, dtype=np.float64))
         whole = fit_ridge(X, Y, first.ridge, self.seed)
-        self.weight_ = whole.weight.astype(np.result_type(X, Y))
-        self.bias_ = whole.bias.astype(self.weight_.dtype)
-        self.ridge_ = whole.ridge
-        self.n_features_in_ = X.shape[1]
-        self._remember()
+        kind = np.result_type(X, Y)
+        self._learn(
+            weight_=whole.weight.astype(kind),
+            bias_=whole.bias.astype(kind),
+            ridge_=whole.ridge,
+            r2_=r2,
+            n_features_in_=X.shape[1],
+        )
         return self
+
+    def _check(self, asked: str) -> None:
+        check_ridge(self.ridge, asked)
+        share = is_number(self.holdout) and 0 < self.holdout < 1
+        rules = {
+            "holdout": (share, "a share between 0 and 1"),
+            "seed": (is_whole(self.seed, 0), "a whole number, 0 or more"),
+        }
+        check_rules(self, asked, rules)
 
     def transform(self, F: Array) -> Array:
         """Unit rows (n, d) in the target's space; an all-zero row, which knows nothing, stays zero.
@@ -159,14 +197,22 @@ class LinearAligner(Adapter):
         """
         arrays, about = load_arrays(path, _KIND, frozenset({"weight", "bias"}))
         weight, bias = arrays["weight"], arrays["bias"]
-        if weight.ndim != 2 or bias.shape != weight.shape[1:]:
-            seen = f"its weight is {weight.shape}, its bias {bias.shape}"
-            raise EncoderError(f"read the adapter '{path}'", seen, "Save it again.")
-        made = cls(**{name: about[name] for name in cls._parameter_names() if name in about})
-        made.weight_, made.bias_, made.n_features_in_ = weight, bias, len(weight)
-        made.ridge_, made.r2_ = float(about.get("ridge_", 0)), float(about.get("r2_", np.nan))
-        made._remember()
+        with fitting(path):
+            check_shapes(arrays, {"weight": (len(weight), bias.size), "bias": (bias.size,)})
+            made = cls(**{name: about[name] for name in cls._parameter_names()})
+            made._check("use its settings")
+            made._learn(
+                weight_=weight,
+                bias_=bias,
+                ridge_=told_number(about, "ridge_", positive=True),
+                r2_=told_number(about, "r2_"),
+                n_features_in_=len(weight),
+            )
         return made
+
+
+def _held_out(images: int, share: float) -> int:
+    return min(max(1, round(share * images)), max(images - 2, images // 2))
 
 
 def _r2(X: NDArray[Any], Y: NDArray[Any], found: Affine, mean: NDArray[Any]) -> float:
@@ -195,6 +241,7 @@ def aligned_encoder(encoder: Encoder, aligner: LinearAligner, text_encoder: Enco
         For widths that do not fit.
     """
     aligner._need_fit("weight_", "use the aligner")
+    aligner = copy.deepcopy(aligner)  # fitted again, it would not be what the fingerprint says
     dim = len(aligner.bias_)
     check_width(encoder, aligner.n_features_in_, "features")
     check_width(text_encoder, dim, "target")
@@ -216,6 +263,65 @@ def concept_similarity(X: Array, concepts: Array) -> Array:
     [[0.6, 0.8]]
     """
     return ops.matmul_t(ops.unit(X), ops.unit(concepts))
+
+
+def _similarity(X: Array, concepts: Array, asked: str) -> NDArray[np.float64]:
+    texts = as_rows(concepts, asked, "concepts")
+    images = as_rows(X, asked, "images", texts.shape[1])
+    found: NDArray[np.float64] = concept_similarity(images, texts).astype(float)
+    return found
+
+
+def concept_logic(
+    X: Array, concepts: Array, names: Sequence[str], rules: Mapping[str, tuple[str, float]]
+) -> NDArray[np.intp]:
+    """The images that every rule holds for, best first: search by several concepts at once.
+
+    Formula, with S the cosines of the images with a concept: the rule (">", a) holds where
+    S > mean(S) + a * std(S), the rule ("<", a) where S < mean(S) + a * std(S). An image is as good
+    as the rule that it meets by the fewest standard deviations; equal ones keep their order. No
+    image is above or below the mean in a concept that all images are equally like.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Images; mean and standard deviation are over them.
+    concepts : array, shape (C, D)
+        Text vectors.
+    names : sequence of str, length C
+    rules : dict of (str, float)
+        By the name of a concept: ">" or "<", and a, which may be negative.
+
+    Returns
+    -------
+    array of int
+        Row numbers of X.
+
+    Raises
+    ------
+    UsageError
+        For no rule or an unknown one, another number of names, and NaN or infinite values.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.1, 0.0]])
+    >>> concept_logic(X, np.eye(3), ["dog", "snow", "sea"], {"dog": (">", 0), "snow": ("<", 0)})
+    array([3, 0])
+    """
+    asked = "search images by concepts"
+    S = _similarity(X, concepts, asked)
+    good = bool(rules) and all(r[0] in (">", "<") and is_number(r[1]) for r in rules.values())
+    if not good or not set(rules) <= set(names) or not len(set(names)) == len(names) == S.shape[1]:
+        seen = f"the rules are {dict(rules)!r:.160}, for {S.shape[1]} concepts, {len(names)} names"
+        raise UsageError(asked, seen, "Give a rule such as {'snow': ('>', 1)} for a name or more.")
+    worst = np.full(len(S), np.inf)
+    for name, (sign, a) in rules.items():
+        s = S[:, list(names).index(name)]
+        flat = len(s) < 2 or np.ptp(s) <= 1e-6  # what is less is rounding
+        margin = np.zeros(len(s)) if flat else (s - s.mean()) / s.std() - a
+        worst = np.minimum(worst, margin if sign == ">" else -margin)
+    order = np.argsort(-worst, kind="stable")
+    return order[worst[order] > 0]
 
 
 @dataclass(frozen=True)
@@ -247,7 +353,7 @@ def drift(before: Array, after: Array, concepts: Array, names: Sequence[str]) ->
     Raises
     ------
     UsageError
-        For fewer than two images, or another number of names.
+        For fewer than two images, another number of names, and NaN or infinite values.
 
     Examples
     --------
@@ -256,10 +362,11 @@ def drift(before: Array, after: Array, concepts: Array, names: Sequence[str]) ->
     >>> [d.concept for d in drift(sunny, snowy, np.array([[0.6, 0.8], [0, 1]]), ["sky", "snow"])]
     ['snow', 'sky']
     """
-    A, B = (ops.to_numpy(concept_similarity(x, concepts)).astype(float) for x in (before, after))
+    asked = "compare two sets of images"
+    A, B = (_similarity(x, concepts, asked) for x in (before, after))
     if min(len(A), len(B)) < 2 or len(names) != A.shape[1]:
         seen = f"{len(A)} and {len(B)} images, {A.shape[1]} concepts and {len(names)} names"
-        raise UsageError("compare two sets of images", seen, "Give two images a set or more.")
+        raise UsageError(asked, seen, "Give two images a set or more.")
     a, b = A.mean(axis=0), B.mean(axis=0)
     with np.errstate(all="ignore"):
         error = np.sqrt(A.var(axis=0, ddof=1) / len(A) + B.var(axis=0, ddof=1) / len(B))

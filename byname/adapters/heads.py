@@ -28,8 +28,6 @@ class Head:
     Inputs are centred and divided by one number, so that encoders of any scale start alike.
     """
 
-    names: frozenset[str] = frozenset()
-
     def __init__(self, params: Params, mean: Array, spread: float) -> None:
         self.params, self.mean, self.spread = params, mean, spread
 
@@ -39,6 +37,11 @@ class Head:
         mean = X.mean(axis=0, dtype=np.float64)
         spread = float(np.sqrt(((X - mean) ** 2).mean())) or 1.0
         return cls(cls.initial(rng, X.shape[1], width), mean.astype(np.float32), spread)
+
+    @staticmethod
+    def shapes(a: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name."""
+        raise NotImplementedError
 
     @staticmethod
     def initial(rng: np.random.Generator, a: int, width: int) -> Params:
@@ -66,7 +69,11 @@ class Head:
 class ImageHead(Head):
     """``A z + (C gelu(B z + b) + c)``, for pooled vectors: a linear map and a correction to it."""
 
-    names = frozenset({"A", "a", "B", "b", "C", "c"})
+    @staticmethod
+    def shapes(a: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name."""
+        w = (width,)
+        return {"A": (a, width), "a": w, "B": (a, width), "b": w, "C": (width, width), "c": w}
 
     @staticmethod
     def initial(rng: np.random.Generator, a: int, width: int) -> Params:
@@ -103,7 +110,11 @@ class ImageHead(Head):
 class TextHead(Head):
     """``h = A z + a``, then ``LayerNorm(h + dropout(B gelu(h) + b))`` with gain G and shift s."""
 
-    names = frozenset({"A", "a", "B", "b", "gain", "shift"})
+    @staticmethod
+    def shapes(a: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name."""
+        w = (width,)
+        return {"A": (a, width), "a": w, "B": (width, width), "b": w, "gain": w, "shift": w}
 
     @staticmethod
     def initial(rng: np.random.Generator, a: int, width: int) -> Params:

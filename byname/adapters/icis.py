@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
 from byname.adapters.linear_head import LinearHead
-from byname.adapters.ridge import check_ridge, fit_ridge
-from byname.adapters.rows import Adapter, as_rows, paired
-from byname.adapters.training import AdamW, Params, cosine_loss, linear_init
+from byname.adapters.ridge import Affine, check_ridge, fit_ridge
+from byname.adapters.rows import Adapter, as_rows, check_rules, is_number, is_whole, paired
+from byname.adapters.training import AdamW, Params, check_loss, cosine_loss, linear_init
 from byname.errors import UsageError
 
 __all__ = ["Icis", "LinearHead", "RidgeInjector", "inject"]
@@ -46,8 +46,6 @@ class _Injector(Adapter):
                 "are hardly better than a guess.",
                 stacklevel=3,
             )
-        self.length_ = float(np.linalg.norm(Y, axis=1).mean())
-        self.n_features_in_ = X.shape[1]
         return X, Y
 
 
@@ -74,6 +72,8 @@ class RidgeInjector(_Injector):
     [[1.0, 0.0, 0.0, 0.0, 0.0]]
     """
 
+    _derived: ClassVar[frozenset[str]] = frozenset({"_map"})
+    _map: Affine
     ridge_: float
 
     def __init__(self, ridge: float | Literal["auto"] = "auto") -> None:
@@ -82,9 +82,9 @@ class RidgeInjector(_Injector):
     def fit(self, A: Any, W: Any, A_unseen: Any = None) -> Self:
         """From descriptions (S, a) and rows (S, w) of seen classes; the others take no part."""
         check_ridge(self.ridge, _ASKED)
-        self._map = fit_ridge(*self._pairs(A, W), self.ridge)
-        self.ridge_ = self._map.ridge
-        self._remember()
+        X, Y = self._pairs(A, W)
+        found = fit_ridge(X, Y, self.ridge)
+        self._learn(_map=found, ridge_=found.ridge, length_=_length(Y), n_features_in_=X.shape[1])
         return self
 
     def _direction(self, A: Array) -> Array:
@@ -146,6 +146,9 @@ class Icis(_Injector):
     (3, (2, 3))
     """
 
+    _derived: ClassVar[frozenset[str]] = frozenset({"_params", "_spread"})
+    _params: Params
+    _spread: float
     losses_: list[float]
 
     def __init__(
@@ -182,7 +185,8 @@ class Icis(_Injector):
         Raises
         ------
         UsageError
-            For settings out of range, shapes that do not fit, and NaN or infinite values.
+            For settings out of range, shapes that do not fit, NaN or enormous values, and a rate
+            with which training diverges.
 
         Warns
         -----
@@ -192,20 +196,30 @@ class Icis(_Injector):
         self._check()
         X, Y = self._pairs(A, W)
         more = as_rows(A_unseen, _ASKED, "descriptions", X.shape[1]) if A_unseen is not None else X
-        self._spread = _size(X)
+        length, spread = _length(Y), _size(X)
         X, Z, Y = (
-            (rows / spread).astype(np.float32)
-            for rows, spread in ((X, self._spread), (more, self._spread), (Y, _size(Y)))
+            (rows / size).astype(np.float32)
+            for rows, size in ((X, spread), (more, spread), (Y, _size(Y)))
         )
         Z = X if A_unseen is None else np.concatenate([X, Z])
         rng = np.random.default_rng(self.seed)
-        self._params = _initial(rng, X.shape[1], Y.shape[1], self.hidden)
-        self.losses_ = self._train(X, Y, Z, rng)
-        self._remember()
+        params = _initial(rng, X.shape[1], Y.shape[1], self.hidden)
+        with np.errstate(all="ignore"):  # what diverges is reported
+            losses = self._train(params, (X, Y, Z), rng)
+        self._learn(
+            _params=params,
+            _spread=spread,
+            losses_=losses,
+            length_=length,
+            n_features_in_=X.shape[1],
+        )
         return self
 
-    def _train(self, X: Array, Y: Array, Z: Array, rng: np.random.Generator) -> list[float]:
-        adam = AdamW(self._params, self.rate, betas=(self.beta1, 0.999))
+    def _train(
+        self, params: Params, given: tuple[Array, Array, Array], rng: np.random.Generator
+    ) -> list[float]:
+        X, Y, Z = given
+        adam = AdamW(params, self.rate, betas=(self.beta1, 0.999))
         losses: list[float] = []
         flat = 0
         steps = -(-len(X) // self.batch)
@@ -216,32 +230,41 @@ class Icis(_Injector):
             every = np.array_split(rng.permutation(len(Z)), steps)
             for s, e in zip(seen, every, strict=True):
                 rows = (X[s], Y[s], Z[e])
-                loss, grads = _losses(self._params, rows, (units[0][s], units[1][s], units[2][e]))
+                loss, grads = _losses(params, rows, (units[0][s], units[1][s], units[2][e]))
                 adam.step(grads)
                 total += loss * len(s)
             losses.append(total / len(X))
+            check_loss(_ASKED, len(losses), self.rate, losses[-1], params)
             flat = flat + 1 if len(losses) > 1 and losses[-2] - losses[-1] < self.slope else 0
+        # The loss of an epoch is from before its last step.
+        made = float(_rows(params, X).sum(dtype=np.float64))
+        check_loss(_ASKED, len(losses), self.rate, made, params)
         return losses
 
     def _direction(self, A: Array) -> Array:
-        p = self._params
-        hidden = np.maximum((A / self._spread).astype(np.float32) @ p["Ea"] + p["ea"], 0)
-        made: Array = hidden @ p["Dw"] + p["dw"]
-        return made
+        return _rows(self._params, (A / self._spread).astype(np.float32))
 
     def _check(self) -> None:
-        rules: tuple[tuple[str, bool, str], ...] = (
-            ("hidden", self.hidden >= 1, "1 or more"),
-            ("rate", 0 < self.rate < np.inf, "a number above 0"),
-            ("beta1", 0 <= self.beta1 < 1, "0 or more, below 1"),
-            ("batch", self.batch >= 1, "1 or more"),
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("slope", 0 <= self.slope < np.inf, "0 or more"),
-            ("patience", self.patience >= 1, "1 or more"),
-        )
-        for name, good, wanted in rules:
-            if not good:
-                raise UsageError(_ASKED, f"{name} is {getattr(self, name)!r}", f"It is {wanted}.")
+        rules = {
+            name: (is_whole(getattr(self, name), 1), "a whole number, 1 or more")
+            for name in ("hidden", "batch", "epochs", "patience")
+        }
+        rules |= {
+            "rate": (is_number(self.rate) and self.rate > 0, "a number above 0"),
+            "beta1": (is_number(self.beta1) and 0 <= self.beta1 < 1, "0 or more, below 1"),
+            "slope": (is_number(self.slope) and self.slope >= 0, "0 or more"),
+            "seed": (is_whole(self.seed, 0), "a whole number, 0 or more"),
+        }
+        check_rules(self, _ASKED, rules)
+
+
+def _length(rows: Array) -> float:
+    return float(np.linalg.norm(rows.astype(np.float64), axis=1).mean())
+
+
+def _rows(p: Params, descriptions: Array) -> Array:
+    made: Array = np.maximum(descriptions @ p["Ea"] + p["ea"], 0) @ p["Dw"] + p["dw"]
+    return made
 
 
 def _size(rows: Array) -> float:
@@ -330,5 +353,5 @@ def inject(
         if bias.shape != (len(W),):
             seen = f"{len(W)} weights, biases of shape {bias.shape}"
             raise UsageError(_ASKED, seen, "Give one bias a class, or None.")
-        W = np.column_stack([W, bias])
+        W = np.column_stack([W, as_rows(bias[:, None], _ASKED, "biases of the head")])
     return method.fit(seen_descriptions, W, unseen_descriptions).transform(unseen_descriptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.adapters.rows import as_rows
+from byname.adapters.rows import as_rows, check_rules, is_number, is_whole
 from byname.errors import UsageError, quoted
 
 __all__ = ["LinearHead"]
@@ -32,8 +33,13 @@ class LinearHead:
     bias : array, shape (K,), or None
     class_ids : tuple of str, length K
     n_seen : int, optional
-        All by default.
+        All by default, which -1 stands for.
     offset : float
+
+    Raises
+    ------
+    UsageError
+        For numbers that do not fit, NaN or enormous values, and ids that stand twice.
 
     Examples
     --------
@@ -49,15 +55,21 @@ class LinearHead:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = as_rows(self.weights, "make a head", "weights")
-        bias = np.zeros(len(weights)) if self.bias is None else np.asarray(self.bias)
-        ids = tuple(self.class_ids)
         asked = "make a head"
+        weights = as_rows(self.weights, asked, "weights")
+        bias = np.zeros(len(weights)) if self.bias is None else ops.to_numpy(self.bias)
+        ids = _ids(self.class_ids, asked)
         if len(ids) != len(weights) or bias.shape != (len(weights),):
             seen = f"{len(weights)} weights, biases of shape {bias.shape}, {len(ids)} classes"
             raise UsageError(asked, seen, "Give one of each for every class.")
-        if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        bias = as_rows(bias[:, None], asked, "biases")[:, 0]
+        if twice := sorted(i for i, times in Counter(ids).items() if times > 1):
             raise UsageError(asked, f"the class ids {quoted(twice)} stand twice", "Make unique.")
+        rules = {
+            "n_seen": (is_whole(self.n_seen, -1, len(ids)), f"-1 for all, or 0 to {len(ids)}"),
+            "offset": (is_number(self.offset), "a finite number"),
+        }
+        check_rules(self, asked, rules)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "bias", bias.astype(weights.dtype))
         object.__setattr__(self, "class_ids", ids)
@@ -82,13 +94,20 @@ class LinearHead:
             self,
             weights=np.concatenate([self.weights, new[:, :d]]),
             bias=np.concatenate([self.bias, bias]),
-            class_ids=(*self.class_ids, *class_ids),
+            class_ids=(*self.class_ids, *_ids(class_ids, _ASKED)),
         )
 
     def decision_function(self, X: Any) -> Any:
-        """Logits (N, K), of the kind of X."""
+        """Logits (N, K), of the kind of X.
+
+        Raises
+        ------
+        UsageError
+            For another width than the head's, and NaN or enormous values.
+        """
+        rows = as_rows(X, "classify with the head", "images", self.weights.shape[1])
         shift = self.bias - self.offset * (np.arange(len(self.class_ids)) < self.n_seen)
-        S = ops.matmul_t(X if hasattr(X, "dtype") else np.asarray(X), self.weights)
+        S = ops.matmul_t(X if ops.is_torch(X) else rows, self.weights)
         return S + ops.cast(shift, S)
 
     def predict(self, X: Any) -> NDArray[np.str_]:
@@ -96,3 +115,9 @@ class LinearHead:
         ids: NDArray[np.str_] = np.array(self.class_ids)
         found: NDArray[np.str_] = ids[ops.to_numpy(ops.argmax(self.decision_function(X)))]
         return found
+
+
+def _ids(given: Sequence[str], asked: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not all(isinstance(i, str) for i in given):
+        raise UsageError(asked, f"the class ids are {given!r:.80}", "Give a list of texts.")
+    return tuple(given)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,12 +13,27 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.adapters.heads import Head, ImageHead, TextHead
 from byname.adapters.projector_training import MOST, Training, held_out
-from byname.adapters.rows import Adapter, as_rows, numbered, paired
-from byname.adapters.store import fingerprint, load_arrays, save_arrays
+from byname.adapters.rows import (
+    Adapter,
+    as_rows,
+    check_rules,
+    is_number,
+    is_whole,
+    numbered,
+    paired,
+)
+from byname.adapters.store import (
+    check_shapes,
+    fingerprint,
+    fitting,
+    load_arrays,
+    save_arrays,
+    told_number,
+)
 from byname.adapters.towers import TwoTowers, check_width
 from byname.adapters.training import Params
 from byname.encoders.base import Encoder
-from byname.errors import EncoderError, UsageError
+from byname.errors import UsageError
 
 __all__ = ["ProjectorAligner", "linear_cka", "projected_encoder"]
 
@@ -96,6 +112,8 @@ class ProjectorAligner(Adapter):
     holdout : float
         Share of the images, 0.1; ours.
     seed : int
+        Draws the held-out images, the first weights and the batches; all go by the order of the
+        pairs.
 
     Attributes
     ----------
@@ -132,6 +150,11 @@ class ProjectorAligner(Adapter):
 
     image_head_: ImageHead | None
     text_head_: TextHead
+    cka_: float
+    recall_: float
+    epoch_: int
+    recalls_: list[float]
+    losses_: list[float]
     scale_: float
     dim_: int
     n_features_in_: int
@@ -178,7 +201,8 @@ class ProjectorAligner(Adapter):
         Raises
         ------
         UsageError
-            For settings out of range, numbers of rows that differ, and NaN or infinite values.
+            For settings out of range, numbers of rows that differ, NaN or enormous values, and a
+            rate with which training diverges.
         """
         asked = "fit the projector"
         self._check(asked)
@@ -193,15 +217,23 @@ class ProjectorAligner(Adapter):
         rng = np.random.default_rng(self.seed)
         held = held_out(same[0], self.holdout, rng)
         few = rng.permutation(len(X))[:MOST]
-        self.cka_ = linear_cka(X[few], Y[few])
-        self.n_features_in_, self.n_text_features_ = X.shape[1], Y.shape[1]
-        self.dim_ = X.shape[1] if self.variant == "ape" else self.width
-        training = Training(self, X, Y, same, held, rng)
-        self.recalls_, self.losses_ = training.run()
-        self.image_head_, self.text_head_ = training.image, training.text
-        self.epoch_ = training.epoch
-        self.recall_, self.scale_ = training.best[0], float(np.exp(training.log_scale[0]))
-        self._remember()
+        cka = linear_cka(X[few], Y[few])
+        training = Training(self, asked, X, Y, same, held, rng)
+        with np.errstate(all="ignore"):  # what diverges is reported
+            recalls, losses = training.run()
+        self._learn(
+            cka_=cka,
+            recalls_=recalls,
+            losses_=losses,
+            image_head_=training.image,
+            text_head_=training.text,
+            epoch_=training.epoch,
+            recall_=training.best[0],
+            scale_=float(np.exp(training.log_scale[0])),
+            dim_=training.dim,
+            n_features_in_=X.shape[1],
+            n_text_features_=Y.shape[1],
+        )
         return self
 
     def transform_images(self, V: Any) -> Array:
@@ -229,42 +261,57 @@ class ProjectorAligner(Adapter):
         EncoderError
             For a file that is missing, damaged, or something else.
         """
-        both = _named(ImageHead, "image") | _named(TextHead, "text")
-        try:
-            arrays, about = load_arrays(path, _KIND, both)
-        except EncoderError:
-            arrays, about = load_arrays(path, _KIND, _named(TextHead, "text"))
-        try:
+        text_names = _named(TextHead, "text")
+        arrays, about = load_arrays(
+            path, _KIND, text_names, text_names | _named(ImageHead, "image")
+        )
+        with fitting(path), np.errstate(all="ignore"):
             made = cls(**{name: about[name] for name in cls._parameter_names()})
-            made.image_head_ = _head(ImageHead, "image", arrays, about)
-            made.text_head_ = _head(TextHead, "text", arrays, about)
-            for name in ("n_features_in_", "dim_", "scale_", "cka_", "recall_"):
-                setattr(made, name, about[name])
-            made.n_text_features_ = len(arrays["text.mean"])
-            made._remember()
-            for what, width in (("image", made.n_features_in_), ("text", made.n_text_features_)):
-                made._through(what, np.ones((1, width), np.float32))
-        except (KeyError, TypeError, ValueError) as error:
-            seen = f"its parts do not fit together ({error!s:.160})"
-            raise EncoderError(f"read the adapter '{path}'", seen, "Save it again.") from None
+            made._check("use its settings")
+            dim = arrays["text.gain"].size
+            text = _head(TextHead, "text", arrays, about, dim)
+            image = None if made.variant == "ape" else _head(ImageHead, "image", arrays, about, dim)
+            if (image is None) != ("image.mean" not in arrays):
+                raise ValueError(f"variant is {made.variant}")
+            widths = dim if image is None else len(image.mean), len(text.mean)
+            if (about["n_features_in_"], about["dim_"]) != (widths[0], dim):
+                raise ValueError(f"n_features_in_ and dim_ are not {widths[0]} and {dim}")
+            made._learn(
+                image_head_=image,
+                text_head_=text,
+                scale_=told_number(about, "scale_", positive=True),
+                cka_=told_number(about, "cka_"),
+                recall_=told_number(about, "recall_"),
+                dim_=dim,
+                n_features_in_=widths[0],
+                n_text_features_=widths[1],
+            )
+            for what, width in zip(("image", "text"), widths, strict=True):
+                if not np.isfinite(made._through(what, np.ones((1, width), np.float32))).all():
+                    raise ValueError(f"it makes NaN of {what} vectors")
         return made
 
     def _check(self, asked: str) -> None:
-        rules: tuple[tuple[str, bool, str], ...] = (
-            ("variant", self.variant in ("freeze-align", "ape"), "freeze-align or ape"),
-            ("width", self.width >= 1, "1 or more"),
-            ("batch", 2 <= self.batch <= MOST, f"2 to {MOST}"),
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("patience", self.patience >= 1, "1 or more"),
-            ("rate", 0 < self.rate < np.inf, "a number above 0"),
-            ("weight_decay", 0 <= self.weight_decay < np.inf, "0 or more"),
-            ("dropout", 0 <= self.dropout < 1, "0 or more, below 1"),
-            ("temperature", 0.01 <= self.temperature < np.inf, "0.01 or more"),
-            ("holdout", 0 < self.holdout < 1, "a share between 0 and 1"),
-        )
-        for name, good, wanted in rules:
-            if not good:
-                raise UsageError(asked, f"{name} is {getattr(self, name)!r}", f"It is {wanted}.")
+        rules = {
+            "variant": (self.variant in ("freeze-align", "ape"), "freeze-align or ape"),
+            "batch": (is_whole(self.batch, 2, MOST), f"2 to {MOST}"),
+            "seed": (is_whole(self.seed, 0), "a whole number, 0 or more"),
+        }
+        rules |= {
+            name: (is_whole(getattr(self, name), 1), "a whole number, 1 or more")
+            for name in ("width", "epochs", "patience")
+        }
+
+        def number(name: str, wanted: str, good: Callable[[float], bool]) -> None:
+            value = getattr(self, name)
+            rules[name] = (is_number(value) and good(value), wanted)
+
+        number("rate", "a number above 0", lambda x: x > 0)
+        number("weight_decay", "0 or more", lambda x: x >= 0)
+        number("dropout", "0 or more, below 1", lambda x: 0 <= x < 1)
+        number("temperature", "0.01 or more", lambda x: x >= 0.01)
+        number("holdout", "a share between 0 and 1", lambda x: 0 < x < 1)
+        check_rules(self, asked, rules)
 
     def _through(self, what: str, rows: Any) -> Array:
         asked = f"project these {what} vectors"
@@ -306,6 +353,7 @@ def projected_encoder(
         For widths that do not fit.
     """
     projector._need_fit("text_head_", "use the projector")
+    projector = copy.deepcopy(projector)  # fitted again, it would not be what the fingerprint says
     check_width(image_encoder, projector.n_features_in_, "images")
     check_width(text_encoder, projector.n_text_features_, "texts")
     about = str(sorted(projector._spreads().items()))
@@ -326,11 +374,16 @@ def _numbers_of(texts: Sequence[str]) -> Array:
 
 
 def _named(head: type[Head], what: str) -> frozenset[str]:
-    return frozenset(f"{what}.{name}" for name in head.names | {"mean"})
+    return frozenset(f"{what}.{name}" for name in (*head.shapes(1, 1), "mean"))
 
 
-def _head(head: type[Head], what: str, arrays: Params, about: dict[str, Any]) -> Any:
-    if f"{what}.mean" not in arrays:
-        return None
-    params = {n: arrays[f"{what}.{n}"].astype(np.float32) for n in head.names}
-    return head(params, arrays[f"{what}.mean"].astype(np.float32), float(about["spread"][what]))
+def _head(head: type[Head], what: str, arrays: Params, about: dict[str, Any], width: int) -> Any:
+    """A head from a file, its shapes taken from the arrays alone."""
+    mean = arrays[f"{what}.mean"].astype(np.float32)
+    shapes = head.shapes(mean.size, width)
+    wanted = {f"{what}.{n}": shape for n, shape in shapes.items()}
+    check_shapes(arrays, {**wanted, f"{what}.mean": (mean.size,)})
+    spread = told_number({f"spread of {what}": about["spread"][what]}, f"spread of {what}", True)
+    if not 0 < np.float32(1 / spread) < np.inf:
+        raise ValueError(f"the spread of {what} is {spread}")
+    return head({n: arrays[f"{what}.{n}"].astype(np.float32) for n in shapes}, mean, spread)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.adapters.heads import ImageHead, TextHead
-from byname.adapters.training import AdamW, Params, contrastive
+from byname.adapters.training import AdamW, Params, check_loss, contrastive
 
 __all__ = ["MOST", "Training", "held_out"]
 
@@ -31,7 +31,6 @@ class Settings(Protocol):
     weight_decay: float
     dropout: float
     temperature: float
-    dim_: int
 
 
 class Training:
@@ -40,18 +39,20 @@ class Training:
     def __init__(
         self,
         owner: Settings,
+        asked: str,
         X: Array,
         Y: Array,
         same: tuple[Array, Array],
         held: Array,
         rng: np.random.Generator,
     ) -> None:
-        self.owner, self.rng = owner, rng
+        self.owner, self.asked, self.rng = owner, asked, rng
         train = ~held
         self.image: Any = None
         if owner.variant != "ape":
             self.image = ImageHead.start(rng, X[train], owner.width)
-        self.text: Any = TextHead.start(rng, Y[train], owner.dim_)
+        self.dim = X.shape[1] if owner.variant == "ape" else owner.width
+        self.text: Any = TextHead.start(rng, Y[train], self.dim)
         X = ops.unit(X) if self.image is None else self.image.prepared(X)
         Y = self.text.prepared(Y)
         self.X, self.Y, self.same = X[train], Y[train], [s[train] for s in same]
@@ -75,6 +76,8 @@ class Training:
         for _ in range(self.owner.epochs):
             losses.append(self._epoch())
             found = self._look()
+            loss = losses[-1] - found[1]  # NaN or infinite where one of the two is
+            check_loss(self.asked, len(losses), self.owner.rate, loss, self.params)
             recalls.append(found[0])
             since = 0 if found[0] > self.best[0] else since + 1
             if found > self.best:
@@ -95,7 +98,7 @@ class Training:
     def _step(self, rows: Array) -> float:
         mask = None
         if p := self.owner.dropout:
-            keep = self.rng.random((len(rows), self.owner.dim_), dtype=np.float32) >= p
+            keep = self.rng.random((len(rows), self.dim), dtype=np.float32) >= p
             mask = keep * np.float32(1 / (1 - p))
         v, text_kept = self.text.forward(self.Y[rows], mask)
         u, image_kept = (

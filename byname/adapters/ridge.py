@@ -99,11 +99,17 @@ def _by_leave_one_out(Z: Floats, s2: Floats, P: Floats, Y: Floats, seed: int) ->
     if n > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(n, MOST, replace=False))
         Z, Y = Z[rows], Y[rows]
+    # 1 - H_ii and g_i - g^_i in two parts: what no ridge explains, and what a ridge takes away.
+    # Where there are as many directions as rows the first is 0, and all but it would be rounding.
+    full = len(s2) >= n - 1
+    Q = P / s2[:, None]
+    beyond = np.zeros(len(Z)) if full else np.maximum(1 - 1 / n - (Z * Z) @ (1 / s2), 0)
+    rest = np.zeros(Y.shape) if full else Y - Z @ Q
     errors: list[float] = []
     for ridge in RIDGES:
-        shrink = 1 / (s2 + n * ridge)
-        left = np.maximum(1 - 1 / n - (Z * Z) @ shrink, 1e-12)
-        off = (Y - Z @ (P * shrink[:, None])) / left[:, None]
+        lost = n * ridge / (s2 + n * ridge)
+        left = np.maximum(beyond + (Z * Z) @ (lost / s2), 1e-12)
+        off = (rest + Z @ (Q * lost[:, None])) / left[:, None]
         errors.append(float(np.einsum("ij,ij->", off, off)))
     least = min(errors)
-    return max(r for r, e in zip(RIDGES, errors, strict=True) if e <= least * (1 + 1e-9))
+    return max(r for r, e in zip(RIDGES, errors, strict=True) if e <= least * (1 + 1e-6))

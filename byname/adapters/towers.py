@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.encoders.base import Encoder, EncoderInfo
-from byname.errors import EncoderError
+from byname.errors import EncoderError, UsageError
 
 __all__ = ["TwoTowers", "check_width"]
 
@@ -75,11 +75,11 @@ class TwoTowers(Encoder):
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels through the image encoder and the image map."""
-        return self.image_map(self.image_encoder.encode_images(pixels))
+        return self._mapped(self.image_map, self.image_encoder.encode_images(pixels))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts through the text encoder and the text map."""
-        return self.text_map(self.text_encoder.encode_texts(texts))
+        return self._mapped(self.text_map, self.text_encoder.encode_texts(texts))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """As the text encoder counts them."""
@@ -88,7 +88,15 @@ class TwoTowers(Encoder):
     def lookup(self, keys: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, str]] | None:
         """Vectors that the image encoder holds, mapped."""
         found = self.image_encoder.lookup(keys)
-        return None if found is None else (self.image_map(found[0]), found[1])
+        return None if found is None else (self._mapped(self.image_map, found[0]), found[1])
+
+    def _mapped(self, through: Map, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows that a map refuses are the fault of their image: a run then takes one at a time."""
+        try:
+            return through(rows)
+        except UsageError as error:
+            do = "Look at what the encoder gives for it."
+            raise EncoderError(f"use '{self.info.id}'", error.seen, do) from None
 
     def close(self) -> None:
         """Close both encoders."""

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from byname.errors import UsageError
+
 __all__ = [
     "AdamW",
+    "check_loss",
     "contrastive",
     "cosine_loss",
     "gelu",
@@ -68,6 +71,15 @@ class AdamW:
             if self.decay and p.ndim == 2:
                 p *= 1 - self.rate * self.decay
             p -= np.multiply(work, rate, out=work)
+
+
+def check_loss(asked: str, epoch: int, rate: float, loss: float, params: Params) -> None:
+    """Raise UsageError where training has left the numbers."""
+    if not np.isfinite(loss) or not all(np.isfinite(p).all() for p in params.values()):
+        seen = (
+            f"training diverges with rate {rate!r}: epoch {epoch} ends in NaN or infinite numbers"
+        )
+        raise UsageError(asked, seen, "Use a smaller rate.")
 
 
 def linear_init(rng: np.random.Generator, inputs: int, outputs: int) -> tuple[Array, Array]:

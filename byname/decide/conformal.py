@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import EmbeddingsError, RecipeError
+from byname.errors import EmbeddingsError, NeedsError, RecipeError, UsageError
 from byname.stage import Answer, Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = [
@@ -82,13 +82,22 @@ def nonconformity(P: Array, variant: Literal["split", "adaptive"] = "split") -> 
 def conformal_threshold(alpha: Any, eps: float) -> float:
     """The ceil((n + 1)(1 - eps))-th smallest of n values; infinite where that is more than n.
 
+    Raises
+    ------
+    UsageError
+        For a value that is not a number, which would pass for the largest.
+
     Examples
     --------
     >>> conformal_threshold([0.3, 0.1, 0.2], 0.25), conformal_threshold([0.1], 0.25)
     (0.3, inf)
     """
     alpha = np.asarray(alpha, np.float64)
-    rank = math.ceil(round((len(alpha) + 1) * (1 - eps), 9))
+    if np.isnan(alpha).any():
+        raise UsageError(
+            "calibrate on these images", "a score is NaN", "Leave the image out, or score it anew."
+        )
+    rank = max(1, math.ceil(round((len(alpha) + 1) * (1 - eps), 9)))
     return float(np.partition(alpha, rank - 1)[rank - 1]) if rank <= len(alpha) else math.inf
 
 
@@ -184,8 +193,12 @@ class Conformal(Member):
     ------
     EmbeddingsError
         Where the second vectors do not fit to the images or texts.
+    NeedsError
+        With a level, for texts without ``node_id``.
     RecipeError
         For a parameter that does not fit.
+    UsageError
+        For images whose scores are not numbers.
 
     Examples
     --------
@@ -304,6 +317,12 @@ def _slow_answers(batch: Batch, texts: ClassTexts, state: State) -> NDArray[np.i
             f"its vectors have the shapes {shapes[0]} and {shapes[1]}, for {len(batch)} images and "
             f"{M} texts",
             "Give one row an image and one row a text, of one encoder.",
+        )
+    if texts.node_id is None and state.W is not None and len(state.W) != texts.n_classes:
+        raise NeedsError(
+            "calibrate 'conformal' for a level",
+            "the texts do not say of which class they are (no node_id), only of which group",
+            "Give ClassTexts.node_id, or no level.",
         )
     index, parent = _finest(texts)
     weight = state.weight if state.weight is not None else texts.weight

@@ -15,6 +15,8 @@ from byname.stage import Answer, Batch, ClassTexts, Member, StageName, State, re
 __all__ = ["Multilabel", "MultilabelParams"]
 
 _COLUMNS = 64  # classes whose quantiles are taken at a time
+_ROWS = 4096  # images that are counted at a time
+_FEW = 4  # classes from which on most of them in every image are a sign of wrong logits
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Multilabel(Member):
 
     An image that no class passes is one rank: its most probable class, with the decision "reject",
     so that it can be seen. Ranks that an image does not fill are -1, and make no row. ``margin`` is
-    p1 - p2 as elsewhere, though these do not share one unit of probability here.
+    p1 - p2 over all classes as elsewhere, though these do not share one unit of probability here;
+    with ``quantile`` the first rank need not be the most probable class.
 
     The quantile is a value that occurs, the next above where it falls between two, so that
     N - ceil(quantile * (N - 1)) images are answered with each class, and all of them where they
@@ -56,7 +59,8 @@ class Multilabel(Member):
 
     Assumes log odds: the logits of ``cosine`` and others are meant for a softmax over classes, and
     a sigmoid of them (100 times a cosine) says yes to every class. With ``--level`` logits are log
-    probabilities, of which p / (1 + p) is made: take ``quantile``, or no level.
+    probabilities, of which p / (1 + p) is made: take ``quantile``, or no level. Where the images of
+    ``fit`` get more than half of at least four classes on average, ``report`` has a "warning".
 
     Source: the usual protocol of multi-label zero-shot radiology, a threshold of 0.5 on each
     finding's own probability; the quantile is byname's own.
@@ -94,9 +98,11 @@ class Multilabel(Member):
     stage: ClassVar[StageName] = "decide"
     name = "multilabel"
     all_ranks: ClassVar[bool] = True
+    levels: ClassVar[bool] = False  # each class is a question of its own, and a group none
     Params = MultilabelParams
     params: MultilabelParams
     _floor: NDArray[np.float64] | None = None
+    _warning: str | None = None
 
     @property
     def threshold_(self) -> NDArray[np.float64] | None:
@@ -104,9 +110,12 @@ class Multilabel(Member):
         return None if self._floor is None else _sigmoid(self._floor)
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
-        """Learn the quantile of each class from the unlabeled images."""
-        self._floor, self._ids = None, texts.taxonomy.class_ids
-        if self.params.quantile is None or state.S is None or not len(state.S):
+        """Learn the quantile of each class from the unlabeled images, or see if S are log odds."""
+        self._floor, self._ids, self._warning = None, texts.taxonomy.class_ids, None
+        if state.S is None or not len(state.S):
+            return self
+        if self.params.quantile is None:
+            self._warning = self._doubt(state.S)
             return self
         S = ops.to_numpy(ops.as_float(state.S))
         self._floor = np.empty(S.shape[1])
@@ -118,11 +127,30 @@ class Multilabel(Member):
         return self
 
     def report(self) -> dict[str, Any]:
-        """The probability that each class must have, by id; empty where it is one for all."""
+        """The probability that each class must have, by id, where it is not one for all.
+
+        And a warning where the logits do not look like log odds.
+        """
         found = self.threshold_
-        if found is None:
-            return {}
-        return {"threshold": dict(zip(self._ids, map(float, found), strict=True))}
+        told: dict[str, Any] = {"warning": self._warning} if self._warning else {}
+        if found is not None:
+            told["threshold"] = dict(zip(self._ids, map(float, found), strict=True))
+        return told
+
+    def _doubt(self, S: Any) -> str | None:
+        """What is wrong where most classes pass in most images; a threshold of 0 asks for that."""
+        (n, K), floor = S.shape, _logit(self.params.threshold)
+        if K < _FEW or self.params.threshold == 0:
+            return None
+        blocks = ops.blocks(n, _ROWS)
+        passed = sum(int((ops.to_numpy(ops.as_float(S[b])) >= floor).sum()) for b in blocks) / n
+        if passed <= K / 2:
+            return None
+        return (
+            f"an image gets {passed:.1f} of {K} classes on average, so the scores are hardly log "
+            "odds of each class; use --score two_state with --prompts 'states[set=presence]', or "
+            "--decide 'multilabel[quantile=0.9]'"
+        )
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Answer:
         """Answer with ``decision`` "accept" or "reject"."""

@@ -48,8 +48,7 @@ def largest_cosine(X: Any, vectors: Any) -> Floats:
 def best_cosine(batch: Batch, texts: ClassTexts, state: State, member: str) -> Floats:
     """Cosine (N,) of each image with the class nearest to it.
 
-    The classes are those of the texts, also where the answer is given on a level above: there
-    ``state.W`` is None, and the vectors are made anew by the nodes that the texts are about.
+    The classes are those of the taxonomy's leaves, also where the answer is given on a level above.
 
     Raises
     ------
@@ -63,19 +62,7 @@ def best_cosine(batch: Batch, texts: ClassTexts, state: State, member: str) -> F
             f"it needs the vectors of the images, {width} wide, and got {batch.X.shape[1]} columns",
             "Hand the batch to decide(), beside the logits.",
         )
-    return largest_cosine(batch.X, _class_vectors(texts, state))
-
-
-def _class_vectors(texts: ClassTexts, state: State) -> Any:
-    if state.W is not None:
-        return state.W
-    index = ops.to_numpy(texts.class_index)
-    if texts.node_id is not None:
-        leaf = np.unique(np.asarray(texts.node_id, dtype=np.str_), return_inverse=True)[1]
-        index = np.where(index >= 0, leaf, -1)
-    seen, index[index >= 0] = np.unique(index[index >= 0], return_inverse=True)
-    weight = state.weight if state.weight is not None else texts.weight
-    return ops.segment_sum(texts.vectors, index, len(seen), weight)
+    return largest_cosine(batch.X, state.W)
 
 
 @register

@@ -90,6 +90,7 @@ class UnknownDistance(Member):
     name = "unknown_distance"
     needs = frozenset({"X"})
     Params = UnknownDistanceParams
+    of_classes: ClassVar[bool] = True
     params: UnknownDistanceParams
     threshold_: float = -np.inf
     median_: float = float("nan")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Number
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy.stats import rankdata
 
 from byname.embeddings import Embeddings
 from byname.errors import UsageError
+from byname.estimator import Estimator
 
 __all__ = ["Cascade", "CascadeResult", "Link"]
 
@@ -56,7 +59,7 @@ class CascadeResult:
     links: tuple[Link, ...]
 
 
-class Cascade:
+class Cascade(Estimator):
     """Estimators in the order of their cost, each for what those before were unsure of.
 
     Formula, for M links and n items::
@@ -74,7 +77,10 @@ class Cascade:
     confidence at the border are kept in their order.
 
     Streamed (:meth:`stream`), each item is treated by itself: a link keeps it where its confidence
-    is not below the smallest that it kept of the items of ``fit``, and ranks are those among them.
+    is not below the smallest that it kept of the items of ``fit``, and ranks are those among them:
+    of a confidence that none of n had, the share of them below it, and 1 / 2n where that is none.
+    Items that tie with that smallest confidence are all kept, since nothing orders items that come
+    one by one: where confidences saturate, at 1.0 say, streaming keeps more than the share.
 
     Complexity: link j sees (M - j + 1) / M of the items.
 
@@ -111,10 +117,12 @@ class Cascade:
     """
 
     thresholds_: Floats
+    _light = frozenset({"costs", "names"})
+    _derived = frozenset({"_given"})
 
     def __init__(
         self,
-        estimators: Sequence[Any],
+        estimators: Sequence[Any] = (),
         *,
         threshold: float | None = None,
         confidence: Literal["probability", "margin"] = "probability",
@@ -131,12 +139,14 @@ class Cascade:
         """Learn the thresholds and ranks for :meth:`stream` from unlabeled items."""
         if y is not None:
             raise UsageError("fit", "labels were given", "Items alone are learned from.")
+        self._forget()
         found = self.run(X)
         M = len(self.estimators)
         kept = [found.confidence[found.stopped == j, j] for j in range(M)]
         self.thresholds_ = np.array([k.min(initial=np.inf) for k in kept[:-1]] + [-np.inf])
         given = [c[~np.isnan(c)] for c in found.confidence.T]
         self._given = [np.sort(c) for c in given]
+        self._remember()
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -177,10 +187,10 @@ class Cascade:
             Before ``fit``, and as :meth:`run`.
         """
         self._check()
+        self._refresh()
         if not hasattr(self, "thresholds_"):
-            raise UsageError(
-                "stream items", "no thresholds have been learned", "Call fit() with some items."
-            )
+            seen = "no thresholds have been learned with these settings"
+            raise UsageError("stream items", seen, "Call fit() with some items.")
 
         def keep(j: int, c: Floats) -> NDArray[np.bool_]:
             return np.asarray(c >= self.thresholds_[j])
@@ -188,8 +198,10 @@ class Cascade:
         def rank(j: int, c: Floats) -> Floats:
             known = self._given[j]
             below, upto = (np.searchsorted(known, c, side) for side in ("left", "right"))
-            # As ranks with averaged ties, for what is among the known ones.
-            return np.asarray((below + (upto - below + 1) / 2) / max(len(known), 1), float)
+            # As ranks with averaged ties, for what is among the known ones. Others get no part of
+            # a step: a step of a late link, which knows fewer, is longer.
+            place = np.where(upto > below, (below + upto + 1) / 2, np.maximum(below, 0.5))
+            return np.asarray(place / max(len(known), 1), float)
 
         return self._run(X, keep, rank)
 
@@ -199,6 +211,9 @@ class Cascade:
         keep: Callable[[int, Floats], NDArray[np.bool_]],
         rank: Callable[[int, Floats], Floats],
     ) -> CascadeResult:
+        if isinstance(X, str | Path):
+            seen = f"the items are one name, {str(X)!r}"
+            raise UsageError("run the cascade", seen, "Give a list, an array or Embeddings.")
         N, M = len(X), len(self.estimators)
         left = np.arange(N)
         said = np.full((N, M), None, object)
@@ -216,22 +231,27 @@ class Cascade:
                 left = left[~kept]
         # The last of the largest: turned round, the first.
         link = M - 1 - np.argmax(np.where(np.isnan(ranks), -1, ranks)[:, ::-1], axis=1)
-        labels = np.array(said[np.arange(N), link].tolist())
+        labels = _one_kind(said[np.arange(N), link])
         return CascadeResult(
             labels, link, stopped, confidence, ranks, self._links(link, stopped, seconds)
         )
+
+    def _heavy(self) -> dict[str, Any]:
+        # By identity: estimators hold arrays and sessions, which cannot be compared or copied.
+        return super()._heavy() | {"estimators": tuple(map(id, self.estimators))}
 
     def _links(
         self, link: NDArray[np.intp], stopped: NDArray[np.intp], seconds: list[float]
     ) -> tuple[Link, ...]:
         M, N = len(self.estimators), len(link)
-        costs, names = self.costs or [1.0] * M, self.names or [str(j) for j in range(M)]
+        costs = [1.0] * M if self.costs is None else [float(c) for c in self.costs]
+        names = map(str, range(M) if self.names is None else self.names)
         found = []
-        for j in range(M):
+        for j, name in enumerate(names):
             seen, kept = int((stopped >= j).sum()), int((stopped == j).sum())
             own = int((link == j).sum())
             share = seen / N if N else 0.0
-            found.append(Link(names[j], seen, kept, own, share, seen * costs[j], seconds[j]))
+            found.append(Link(name, seen, kept, own, share, seen * costs[j], seconds[j]))
         return tuple(found)
 
     def _ask(
@@ -242,16 +262,23 @@ class Cascade:
         if hasattr(estimator, "classes_") or hasattr(estimator, "predict_proba"):
             labels, confidence = _classify(estimator, items, self.confidence)
         else:
-            labels, confidence = estimator(items)
-        if len(labels) != n or len(confidence) != n:
+            said = estimator(items)
+            try:
+                labels, confidence = said
+                confidence = np.asarray(confidence, float)
+            except (TypeError, ValueError):
+                seen = "it gave no pair of labels and numbers"
+                raise UsageError(f"ask link {j} of the cascade", seen) from None
+        if len(labels) != n or confidence.shape != (n,):
+            seen = " x ".join(map(str, confidence.shape)) or "no list of"
             raise UsageError(
                 f"ask link {j} of the cascade",
-                f"it gave {len(labels)} labels and {len(confidence)} confidences for {n} items",
-                "It must answer every item.",
+                f"it gave {len(labels)} labels and {seen} confidences for {n} items",
+                "It must answer every item with a label and a number.",
             )
-        column = np.empty(n, object)
-        column[:] = list(labels)
-        sure = np.asarray(confidence, float)
+        column, sure = np.empty(n, object), np.asarray(confidence, float)
+        for i, label in enumerate(labels):
+            column[i] = label
         return column, np.where(np.isnan(sure), -np.inf, sure)
 
     def _check(self) -> int:
@@ -261,18 +288,42 @@ class Cascade:
         if self.confidence not in ("probability", "margin"):
             seen = f"confidence is {self.confidence!r}"
             raise UsageError(asked, seen, "Known: probability, margin.")
+        if self.threshold is not None and not _is_number(self.threshold):
+            seen = f"threshold is {self.threshold!r}"
+            raise UsageError(asked, seen, "Give a number, or None.")
         for name in ("costs", "names"):
             given = getattr(self, name)
             if given is not None and len(given) != M:
                 seen = f"there are {M} estimators and {len(given)} {name}"
                 raise UsageError(asked, seen, "Give one for each.")
+        odd = [c for c in (() if self.costs is None else self.costs) if not _is_number(c) or c < 0]
+        if odd:
+            raise UsageError(asked, f"a cost is {odd[0]!r}", "Give numbers, none negative.")
         return M
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not np.isnan(x)
+
+
+def _one_kind(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels in an array of texts or of numbers, where all are; else as they are."""
+    for kind in (str, Number):
+        if all(isinstance(label, kind) for label in labels):
+            return np.array(labels.tolist(), str if kind is str else None)
+    return labels
 
 
 def _classify(model: Any, items: Any, confidence: str) -> tuple[NDArray[Any], Floats]:
     """Labels and confidences of a classifier; None, and NaN, for what it could not read."""
     has = hasattr(model, "predict_proba")
     P = np.asarray(model.predict_proba(items) if has else model.decision_function(items), float)
+    if P.ndim == 1 and len(model.classes_) == 2:
+        P = np.stack([-P / 2, P / 2], axis=1)  # of two classes some give the margin alone
+    if P.ndim != 2 or P.shape[1] != len(model.classes_):
+        seen = f"{type(model).__name__} gave scores of the shape {P.shape}"
+        seen += f" for {len(model.classes_)} classes"
+        raise UsageError("read a classifier's scores", seen, "Give one column for each class.")
     safe = np.where(np.isnan(P), -np.inf, P)
     top = -np.sort(-safe, axis=1)[:, :2]
     sure = top[:, 0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.decide.conformal import conformal_sets, nonconformity, thresholds
 from byname.errors import UsageError, quoted
+from byname.estimator import Estimator
 
 __all__ = ["ConformalFilter", "Filtered"]
 
@@ -38,7 +39,7 @@ class Filtered:
     share: float
 
 
-class ConformalFilter:
+class ConformalFilter(Estimator):
     """Split conformal filter between a fast scorer f and a slow scorer F.
 
     Formula, for n unlabeled calibration items, answered by F with y_i::
@@ -88,7 +89,7 @@ class ConformalFilter:
 
     def __init__(
         self,
-        classes: Sequence[str],
+        classes: Sequence[str] = (),
         eps: float = 0.01,
         variant: Literal["split", "adaptive"] = "split",
         per_class: bool = False,
@@ -114,12 +115,16 @@ class ConformalFilter:
             For settings out of range, probabilities that are none, and unknown answers.
         """
         asked = "calibrate the filter"
-        if not 0 < self.eps < 1 or self.variant not in ("split", "adaptive"):
-            seen = f"eps is {self.eps}, variant {self.variant!r}"
+        self._forget()
+        given = isinstance(self.eps, float | np.floating) and 0 < self.eps < 1
+        if not given or self.variant not in ("split", "adaptive"):
+            seen = f"eps is {self.eps!r}, variant {self.variant!r}"
             raise UsageError(asked, seen, "eps is above 0 and below 1; known: split, adaptive.")
         P = self._probabilities(asked, fast)
         place = {i: k for k, i in enumerate(self.classes)}
-        odd = sorted({str(a) for a in answers} - set(place))
+        if isinstance(answers, str):
+            raise UsageError(asked, "the answers are one text", "Give one id an item, in a list.")
+        odd = sorted({str(a) for a in answers if not isinstance(a, str) or a not in place})
         if odd or len(answers) != len(P):
             seen = f"there are {len(answers)} for {len(P)} items"
             seen = f"{quoted(odd)} is no class" if odd else seen
@@ -128,12 +133,15 @@ class ConformalFilter:
         alpha = nonconformity(P, self.variant)[np.arange(len(y)), y]
         self.threshold_ = thresholds(alpha, y, len(place), self.eps, self.per_class)
         self.n_ = len(y)
+        self._remember()
         return self
 
     def sets(self, fast: Any) -> NDArray[np.bool_]:
         """Which classes are kept, shape (N, K)."""
+        self._refresh()
         if not hasattr(self, "threshold_"):
-            raise UsageError("filter classes", "nothing was calibrated", "Call fit() first.")
+            seen = "nothing was calibrated with these settings"
+            raise UsageError("filter classes", seen, "Call fit() first.")
         P = self._probabilities("filter classes", fast)
         return conformal_sets(P, self.threshold_, self.variant)
 
@@ -165,7 +173,16 @@ class ConformalFilter:
         scores = int(sizes[several].sum())
         return Filtered(found, kept, len(several), scores / max(kept.size, 1))
 
+    def _heavy(self) -> dict[str, Any]:
+        return super()._heavy() | {"classes": tuple(self.classes)}
+
     def _probabilities(self, asked: str, fast: Any) -> NDArray[np.float64]:
+        ids = list(self.classes)
+        if isinstance(self.classes, str) or not all(isinstance(i, str) for i in ids):
+            raise UsageError(asked, "the classes are not a list of ids", "Give a list of texts.")
+        twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+        if twice:
+            raise UsageError(asked, f"classes twice: {quoted(twice)}", "Give each id once.")
         P = ops.to_numpy(fast).astype(np.float64)
         K = len(self.classes)
         fits = P.ndim == 2 and P.shape[1] == K and np.isfinite(P).all()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import PromptError, UsageError, some
-from byname.files import parse_json, write_text
+from byname.errors import OutputError, PromptError, UsageError, some
+from byname.files import write_text
+from byname.programs.glov_fitness import Fitness, fitness
+from byname.programs.proposals import problem, read_proposals
 from byname.promptset import PromptSet, read_json, safe_json
 from byname.stage import Array
 from byname.taxonomy import Taxonomy
@@ -25,16 +27,11 @@ from byname.taxonomy import Taxonomy
 __all__ = ["Glov", "GlovSettings", "Trial", "fitness", "meta_prompt", "read_proposals"]
 
 FORMAT = "byname-glov/1"
-Fitness = Literal["zpe", "confidence"]
 Encode = Callable[[list[str]], Array]
 Ask = Callable[[str], Sequence[str]]
 PLAIN = "a photo of a {}."
-_BLOCK = 1024
 _DIGITS = 4  # decimals of a fitness: finer differences are rounding, and count as ties
 _NAMES = 30  # class names that the LLM is shown
-_BULLET = re.compile(r"^\s*(?:[-*+•–—]\s+|\(?\d{1,3}[.):]\s*)")
-_FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
-_EDGES = " \t\"'`“”‘’"
 
 
 @dataclass(frozen=True)
@@ -70,18 +67,17 @@ class GlovSettings:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "proposals", "top", "shown", "longest"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    "search for templates", f"{name} is {getattr(self, name)}", "It is 1 or more."
-                )
+            value = getattr(self, name)
+            if not _is_whole(value) or value < 1:
+                seen = f"{name} is {value!r}"
+                raise UsageError("search for templates", seen, "It is a whole number from 1.")
         if self.fitness not in get_args(Fitness):
             raise UsageError(
                 "search for templates", f"fitness is {self.fitness!r}", "Use zpe or confidence."
             )
-        if not 0 <= self.penalty < math.inf:
-            raise UsageError(
-                "search for templates", f"penalty is {self.penalty}", "It is 0 or more."
-            )
+        if not _is_finite(self.penalty) or self.penalty < 0:
+            seen = f"penalty is {self.penalty!r}"
+            raise UsageError("search for templates", seen, "It is 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -91,66 +87,6 @@ class Trial:
     template: str
     fitness: float
     round: int
-
-
-def fitness(
-    X: Array, W: Array, kind: Fitness = "zpe", *, scale: float = 100.0, penalty: float = 1.0
-) -> float:
-    """How good class vectors are for unlabeled images, without a label.
-
-    Formula, with L = scale * X W' and p its softmax::
-
-        zpe         mean over i of max over k of (L[i, k] - mean over j of L[j, k])
-        confidence  mean over i of max over k of p[i, k]  -  penalty * (1 - H(mean p) / log K)
-
-    H(mean p) / log K is 1 where all classes are predicted alike often. Both are 0 or 1 for one
-    class, whatever the images. Neither is accuracy: zpe rewards class vectors that lie far apart,
-    confidence those that are sure and wrong alike. Time N*K*D, memory of one block.
-
-    Examples
-    --------
-    >>> fitness(np.eye(2), np.eye(2), scale=1.0), fitness(np.eye(2), np.ones((2, 2)))
-    (0.5, 0.0)
-    """
-    n, K = len(X), len(W)
-    X = ops.as_float(X)
-    total, mass = 0.0, np.zeros(K)
-    # The mean logit of a class is the logit of the mean image, so one pass is enough.
-    usual = ops.to_numpy(ops.matmul_t(X.mean(axis=0)[None], W)).astype(np.float64) * scale
-    for rows in ops.blocks(n, _BLOCK):
-        L = ops.to_numpy(ops.matmul_t(X[rows], W)).astype(np.float64) * scale
-        if kind == "zpe":
-            total += float((L - usual).max(axis=1).sum())
-        else:
-            p = ops.softmax(L)
-            total += float(p.max(axis=1).sum())
-            mass += p.sum(axis=0)
-    if kind == "zpe":
-        return total / n
-    share = mass / n
-    entropy = -float(np.sum(share * np.log(np.maximum(share, 1e-300))))
-    return total / n - penalty * (1 - entropy / math.log(K) if K > 1 else 0.0)
-
-
-def read_proposals(reply: str) -> list[str]:
-    """The lines of a reply that may be templates: bullets, numbers, quotes and fences taken off.
-
-    A JSON list of texts is read as such. What stands around them stays in and is sorted out by its
-    lack of ``{}``. Nothing of a reply is ever formatted or evaluated.
-
-    Examples
-    --------
-    >>> read_proposals('Sure:\\n1. "a photo of a {}, outside."\\n- `art of {}`')
-    ['Sure:', 'a photo of a {}, outside.', 'art of {}']
-    """
-    text = _FENCE.sub("", reply).strip()
-    try:
-        held = parse_json(text)
-    except ValueError:
-        held = None
-    lines = held if isinstance(held, list) else text.splitlines()
-    found = [" ".join(line.split()) for line in lines if isinstance(line, str)]
-    return [x for line in found if (x := _BULLET.sub("", line, count=1).strip(_EDGES))]
 
 
 def meta_prompt(
@@ -264,8 +200,7 @@ class Glov:
         scale: float = 100.0,
         path: str | Path | None = None,
     ) -> None:
-        if not len(X):
-            raise UsageError("search for templates", "there are no images", "Give some, unlabeled.")
+        _check_images(X, scale)
         self.taxonomy, self.X, self.encode = taxonomy, X, encode
         self.settings = settings or GlovSettings()
         self.start = tuple(dict.fromkeys(start))
@@ -280,7 +215,8 @@ class Glov:
     def run(self, ask: Ask) -> PromptSet:
         """Go on to the last round.
 
-        Whatever ``ask`` raises is passed on; the rounds before it stay, here and in the file, and
+        Before anything is encoded or asked, it is seen whether ``path`` can be written. Whatever
+        ``ask`` raises is passed on; the rounds before it stay, here and in the file, and
         the same call goes on from there.
 
         Parameters
@@ -294,6 +230,7 @@ class Glov:
             Of the best templates, all that tie with the last of them included.
         """
         if not self.trials:
+            self._check_path()
             self.trials = self._tried(self.start, 0)
             self._write()
         names = [leaf.name for leaf in self.taxonomy.classes]
@@ -323,13 +260,12 @@ class Glov:
         new: list[str] = []
         dropped: Counter[str] = Counter()
         listed = [replies] if isinstance(replies, str) else replies
+        if not isinstance(listed, list | tuple) or not all(isinstance(r, str) for r in listed):
+            seen = f"ask gave {replies!r:.100}"
+            raise UsageError(f"read the replies of round {self.round + 1}", seen, "Return texts.")
         for template in (line for reply in listed for line in read_proposals(reply)):
-            if template.count("{}") != 1:
-                dropped["no single {}"] += 1
-            elif len(template) > self.settings.longest:
-                dropped["too long"] += 1
-            elif not template.isprintable():
-                dropped["unprintable"] += 1
+            if why := problem(template, self.settings.longest):
+                dropped[why] += 1
             elif template.casefold() in known:
                 dropped["duplicate"] += 1
             elif len(new) == self.settings.proposals:
@@ -345,7 +281,12 @@ class Glov:
         made = PromptSet.from_templates(self.taxonomy, templates)
         texts = [p.text for prompts in made.classes.values() for p in prompts]
         rows = self.encode(texts)
-        by_class = ops.to_numpy(rows).reshape(len(made.classes), len(templates), -1)
+        held, D = ops.to_numpy(rows), self.X.shape[1]
+        if held.shape != (len(texts), D) or not np.isfinite(held).all():
+            seen = f"encode gave the shape {held.shape}, or numbers that are not finite"
+            do = f"It gives {len(texts)} texts one row of {D} finite numbers each."
+            raise UsageError("encode templates", seen, do)
+        by_class = held.reshape(len(made.classes), len(templates), -1)
         s = self.settings
         found = []
         for p, template in enumerate(templates):
@@ -362,6 +303,16 @@ class Glov:
         X: NDArray[Any] = np.ascontiguousarray(ops.to_numpy(self.X))
         digest.update(f"{X.shape} {X.dtype}".encode() + X.tobytes())
         return digest.hexdigest()
+
+    def _check_path(self) -> None:
+        if self.path is not None:
+            try:
+                with tempfile.TemporaryFile(dir=self.path.parent):
+                    pass
+            except OSError as error:
+                asked, reason = f"write the search to '{self.path}'", error.strerror or str(error)
+                do = "Choose a folder that exists and is writable."
+                raise OutputError(asked, reason, do) from None
 
     def _write(self) -> None:
         if self.path is not None:
@@ -384,14 +335,51 @@ class Glov:
             if held["inputs"] != self._inputs():
                 seen = "it is of other images, classes, start or settings"
                 raise PromptError(asked, seen, do)
-            self.trials = [
-                Trial(str(t["template"]), float(t["fitness"]), int(t["round"]))
-                for t in held["trials"]
-            ]
-            self.round = int(held["round"])
-            self.dropped_ = Counter({str(k): int(v) for k, v in held["dropped"].items()})
-            PromptSet.from_templates(self.taxonomy, [t.template for t in self.trials])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.trials, self.round = self._read_trials(held), held["round"]
+            if not all(_is_whole(v) and v >= 0 for v in held["dropped"].values()):
+                raise ValueError
+            self.dropped_ = Counter(held["dropped"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PromptError):
                 raise
-            raise PromptError(asked, "it is something else", do) from None
+            seen = "it is something else, or was changed by hand"
+            raise PromptError(asked, seen, do) from None
+
+    def _read_trials(self, held: Any) -> list[Trial]:
+        """Trials of a file, which may be anybody's: only what a search can have written."""
+        rounds, most = held["round"], held["settings"]["rounds"]
+        trials = [Trial(**t) for t in held["trials"]]
+        fits = _is_whole(rounds) and _is_whole(most) and 0 <= rounds <= most
+        begin, new = trials[: len(self.start)], trials[len(self.start) :]
+        fits = fits and tuple(t.template for t in begin) == self.start
+        fits = fits and all(_is_whole(t.round) and _is_finite(t.fitness) for t in trials)
+        fits = fits and not any(t.round for t in begin)
+        fits = fits and all(1 <= t.round <= rounds for t in new)
+        fits = fits and not any(problem(t.template, self.settings.longest) for t in new)
+        known = {t.template.casefold() for t in new}
+        if not fits or len(known) < len(new) or known & {t.casefold() for t in self.start}:
+            raise ValueError
+        return [Trial(t.template, float(t.fitness), t.round) for t in trials]
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
+def _is_finite(x: Any) -> bool:
+    number = isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+    return number and math.isfinite(x)
+
+
+def _check_images(X: Array, scale: float) -> None:
+    asked, V = "search for templates", ops.to_numpy(X)
+    if not len(V):
+        raise UsageError(asked, "there are no images", "Give some, unlabeled.")
+    if V.ndim != 2:
+        raise UsageError(asked, f"the images have the shape {V.shape}", "Give an array (N, D).")
+    odd = np.flatnonzero(~np.isfinite(V).all(axis=1))
+    if len(odd):
+        seen = f"row {odd[0]} of the images holds a number that is not finite"
+        raise UsageError(asked, seen, "Leave such images out.")
+    if not _is_finite(scale) or scale <= 0:
+        raise UsageError(asked, f"scale is {scale!r}", "It is above 0 and finite.")

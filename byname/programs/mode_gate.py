@@ -18,6 +18,7 @@ __all__ = ["fine_centres", "mode_weights"]
 Floats = NDArray[np.float64]
 _BLOCK = 256
 _ROUNDS = 100
+_LARGEST = 1e100  # squares of what is larger overflow
 
 
 def mode_weights(class_vectors: Any, centres: Sequence[Any]) -> Floats:
@@ -53,7 +54,8 @@ def mode_weights(class_vectors: Any, centres: Sequence[Any]) -> Floats:
     Raises
     ------
     UsageError
-        For shapes that do not fit, an expert without a centre, or no class.
+        For shapes that do not fit, an expert without a centre, no class, or values that are not
+        finite.
 
     Examples
     --------
@@ -86,6 +88,12 @@ def _checked(class_vectors: Any, centres: Sequence[Any]) -> tuple[Floats, list[F
             f"the class vectors have the shape {shapes[0]}, the centres {shapes[1:]}",
             "Give one class or more, and one centre or more for each expert, all of one width.",
         )
+    said = ["the class vectors", *(f"the centres of expert {e}" for e in range(len(groups)))]
+    for name, x in zip(said, (names, *groups), strict=True):
+        odd = np.flatnonzero(~(np.abs(x) <= _LARGEST).all(axis=1))
+        if len(odd):
+            seen = f"row {odd[0]} of {name} holds a number that is not finite, or above {_LARGEST}"
+            raise UsageError("weigh experts by their clusters", seen, "Give other vectors.")
     return names, groups
 
 
@@ -108,7 +116,7 @@ def fine_centres(texts: Any, k: int, *, seed: int = 0) -> Floats:
     Raises
     ------
     UsageError
-        For no text, values that are not finite, or k below 1.
+        For no text, values that are not finite, or a k that is not a whole number from 1.
 
     Examples
     --------
@@ -116,11 +124,12 @@ def fine_centres(texts: Any, k: int, *, seed: int = 0) -> Floats:
     [[0.0, 0.5], [9.0, 9.0]]
     """
     X = np.asarray(ops.to_numpy(texts), np.float64)
-    if X.ndim != 2 or not len(X) or not np.isfinite(X).all() or k < 1:
+    whole = isinstance(k, int | np.integer) and k >= 1
+    if X.ndim != 2 or not len(X) or not (np.abs(X) <= _LARGEST).all() or not whole:
         raise UsageError(
             "find the centres of texts",
-            f"they have the shape {X.shape}, and k is {k}",
-            "Give (n, d) finite numbers, one text or more, and k of 1 or more.",
+            f"they have the shape {X.shape}, and k is {k!r}",
+            f"Give (n, d) finite numbers up to {_LARGEST}, one text or more, and a whole k from 1.",
         )
     distinct, counts = np.unique(X, axis=0, return_counts=True)
     if len(distinct) <= k:
@@ -137,6 +146,8 @@ def _spread_out(X: Floats, k: int, rng: np.random.Generator) -> list[int]:
     chosen = [int(rng.integers(len(X)))]
     nearest = ((X - X[chosen[0]]) ** 2).sum(axis=1)
     while len(chosen) < k:
+        if not nearest.any():  # rows so near that the square of their distance is 0
+            nearest[[i for i in range(len(X)) if i not in chosen]] = 1.0
         chosen.append(int(rng.choice(len(X), p=nearest / nearest.sum())))
         nearest = np.minimum(nearest, ((X - X[chosen[-1]]) ** 2).sum(axis=1))
     return chosen

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.classifier import Classifier
 from byname.embeddings import Embeddings
-from byname.errors import EmbeddingsError, TaxonomyError, UsageError, quoted
+from byname.errors import TaxonomyError, UsageError, quoted
 from byname.estimator import Estimator
 from byname.inputs import in_place, listed
 from byname.pipeline import Pipeline
 from byname.programs.mode_gate import mode_weights
+from byname.programs.router_images import ALIGN, SeenImages, aligned, is_vectors, seen_images
 from byname.recipes import Recipe, get_recipe
 from byname.score.encoders import logit_statistics, temperature_of
-from byname.stage import Batch, ClassTexts
+from byname.stage import ClassTexts
 
 __all__ = ["EncoderEnsemble"]
 
 Floats = NDArray[np.float64]
 _BLOCK = 4096
-_DO = "Give a list with one array (N, D), Embeddings or Batch for each expert, of the same images."
 
 
 class EncoderEnsemble(Estimator):
@@ -88,6 +88,7 @@ class EncoderEnsemble(Estimator):
 
     Notes
     -----
+    Used from Python; ``--score encoders --with second=...`` does the same for two encoders.
     ``fit`` takes unlabeled images only. Without it, the methods that predict learn from the images
     that they are given, each call by itself.
 
@@ -137,7 +138,7 @@ class EncoderEnsemble(Estimator):
         X : images, optional
             A list with one array (N, D) of vectors, Embeddings or Batch for each expert; or, where
             all experts are classifiers, images in any form that these take. May be left out where
-            nothing is learned from images.
+            nothing is learned from images: not with weights="zpe" or match="spread".
         y : None
             Labels are refused.
         """
@@ -145,6 +146,9 @@ class EncoderEnsemble(Estimator):
             raise UsageError("fit", "labels were given", "Images alone are learned from.")
         self._forget()
         self._check()
+        if X is None and (self._weighs("zpe") or self.match == "spread"):
+            seen = f"there are no images, with weights={self.weights!r} and match={self.match!r}"
+            raise UsageError("average encoders", seen, "Give unlabeled images to learn from.")
         images = None if X is None else self._read(X)
         self._experts = self._learned(images)
         logits = None if images is None else self._logits(self._experts, images)
@@ -185,7 +189,11 @@ class EncoderEnsemble(Estimator):
     def _heavy(self) -> dict[str, Any]:
         # By identity: experts hold arrays and sessions, which cannot be compared or copied.
         seen = super()._heavy()
-        return seen | {n: tuple(map(id, seen[n] or ())) for n in ("experts", "centres")}
+        for n in ("experts", "centres"):
+            seen[n] = () if seen[n] is None else tuple(map(id, seen[n]))
+        if isinstance(self.weights, np.ndarray):
+            seen["weights"] = self.weights.tolist()
+        return seen
 
     def _scored(self, X: Any) -> tuple[NDArray[Any], Any, Embeddings | None, NDArray[np.str_]]:
         """S; then, where images and not vectors were given, what they are and their embeddings."""
@@ -203,7 +211,7 @@ class EncoderEnsemble(Estimator):
     def _each(self, X: Any) -> bool:
         """Whether X is a list with the vectors of each expert."""
         several = isinstance(X, list | tuple) and len(X) == len(self.experts)
-        return several and all(map(_is_vectors, X))
+        return several and all(map(is_vectors, X))
 
     def _mean(self, logits: list[NDArray[Any]], w: Floats, T: Floats) -> NDArray[Any]:
         """S (N, K)."""
@@ -231,15 +239,21 @@ class EncoderEnsemble(Estimator):
             ]
         )
         scores = np.full(E, np.nan)
-        if self.weights == "zpe":
+        if self._weighs("zpe"):
             scores = np.array([top for _, top in found]) / T
             return np.asarray(ops.softmax(scores / self.temperature)), T, scores
-        if self.weights == "mode":
-            return mode_weights(self.class_vectors, self.centres or ()), T, scores
+        if self._weighs("mode"):
+            return mode_weights(self.class_vectors, self._centres()), T, scores
         given = np.ones(E) if isinstance(self.weights, str) else np.asarray(self.weights, float)
         return given / given.sum(), T, scores
 
-    def _learned(self, images: list[_Images] | None) -> list[_Expert]:
+    def _weighs(self, way: str) -> bool:
+        return isinstance(self.weights, str) and self.weights == way
+
+    def _centres(self) -> Sequence[Any]:
+        return () if self.centres is None else self.centres
+
+    def _learned(self, images: list[SeenImages] | None) -> list[_Expert]:
         recipe = get_recipe(self.recipe)
         parts = [None] * len(self.experts) if images is None else images
         made: list[_Expert] = []
@@ -249,6 +263,10 @@ class EncoderEnsemble(Estimator):
                 if isinstance(given, ClassTexts)
                 else _of_classifier(given, part)
             )
+        gate = np.shape(self.class_vectors)
+        if self._weighs("mode") and gate[:1] != (len(made[0].ids),):
+            seen = f"class_vectors has the shape {gate}, for {len(made[0].ids)} classes"
+            raise UsageError("average these experts", seen, "Give one vector a class.")
         for i, other in enumerate(made):
             odd = sorted(set(made[0].ids) ^ set(other.ids))
             if odd:
@@ -259,7 +277,7 @@ class EncoderEnsemble(Estimator):
                 )
         return made
 
-    def _logits(self, experts: list[_Expert], images: list[_Images]) -> list[NDArray[Any]]:
+    def _logits(self, experts: list[_Expert], images: list[SeenImages]) -> list[NDArray[Any]]:
         found = []
         for expert, part in zip(experts, images, strict=True):
             place = {i: k for k, i in enumerate(expert.ids)}
@@ -269,26 +287,32 @@ class EncoderEnsemble(Estimator):
             found.append(S if columns == sorted(columns) else S[:, columns])
         return found
 
-    def _read(self, X: Any) -> list[_Images]:
+    def _read(self, X: Any) -> list[SeenImages]:
         """The images of each expert, with the order that brings them to that of the first."""
         if self._each(X):
-            return _aligned([_images(part) for part in X])
+            return aligned([seen_images(part, e) for e, part in enumerate(X)])
         if not all(isinstance(expert, Classifier) for expert in self.experts):
             seen = f"there are {len(self.experts)} experts, and not one X for each"
-            raise UsageError("read the images", seen, _DO)
-        return _aligned([_images(expert.embed(X)) for expert in self.experts])  # type: ignore[union-attr]
+            raise UsageError("read the images", seen, ALIGN)
+        parts = [expert.embed(X) for expert in self.experts]  # type: ignore[union-attr]
+        return aligned([seen_images(part, e) for e, part in enumerate(parts)])
 
     def _check(self) -> None:
         asked = "average encoders"
-        if not self.experts:
+        if self.experts is None or not len(self.experts):
             raise UsageError(asked, "there is no expert", "Give one or more.")
+        for e, expert in enumerate(self.experts):
+            if not isinstance(expert, Classifier | ClassTexts):
+                seen = f"expert {e} is of the type {type(expert).__name__}"
+                raise UsageError(asked, seen, "Give classifiers or class texts.")
         choices = {"combine": ("logits", "probabilities"), "match": ("auto", "spread", "none")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 seen = f"{name} is {getattr(self, name)!r}"
                 raise UsageError(asked, seen, f"Known: {', '.join(known)}.")
-        if not 0 < self.temperature < math.inf:
-            seen = f"temperature is {self.temperature}"
+        number = isinstance(self.temperature, int | float | np.integer | np.floating)
+        if not number or not 0 < self.temperature < math.inf:
+            seen = f"temperature is {self.temperature!r}"
             raise UsageError(asked, seen, "It must be above 0 and finite.")
         self._check_weights(asked)
 
@@ -299,7 +323,7 @@ class EncoderEnsemble(Estimator):
                 raise UsageError(
                     asked, f"weights is {w!r}", "Known: equal, zpe, mode, or one number an expert."
                 )
-            given = self.class_vectors is not None and len(self.centres or ()) == E
+            given = self.class_vectors is not None and len(self._centres()) == E
             if w == "mode" and not given:
                 raise UsageError(
                     asked,
@@ -307,24 +331,14 @@ class EncoderEnsemble(Estimator):
                     "Give both; fine_centres makes centres from texts.",
                 )
             return
-        values = np.asarray(w, float)
+        try:
+            values = np.asarray(w, float)
+        except (TypeError, ValueError):
+            values = np.empty(0)
         if values.shape != (E,) or not np.isfinite(values).all() or values.min() < 0:
             raise UsageError(asked, f"weights is {w!r}", f"Give {E} numbers, none negative.")
         if not values.sum():
             raise UsageError(asked, "all weights are 0", "Let one expert count.")
-
-
-@dataclass(eq=False)
-class _Images:
-    """What one expert sees, and the order that brings it to that of the first expert."""
-
-    batch: Batch
-    embedded: Embeddings | None = None
-    order: NDArray[np.intp] | None = None
-
-    def given(self) -> Any:
-        """For a classifier."""
-        return self.batch.X if self.embedded is None else self.embedded
 
 
 @dataclass(eq=False)
@@ -335,55 +349,21 @@ class _Expert:
     ids: tuple[str, ...]
     scale: float
 
-    def logits(self, images: _Images) -> NDArray[Any]:
+    def logits(self, images: SeenImages) -> NDArray[Any]:
         if isinstance(self.model, Pipeline):
             return np.asarray(ops.to_numpy(self.model.scores(images.batch)))
         return self.model.decision_function(images.given())
 
 
-def _of_texts(texts: ClassTexts, recipe: Recipe, images: _Images | None) -> _Expert:
+def _of_texts(texts: ClassTexts, recipe: Recipe, images: SeenImages | None) -> _Expert:
     pipeline = Pipeline(recipe).fit(texts, None if images is None else images.batch)
     return _Expert(pipeline, texts.taxonomy.class_ids, texts.scale)
 
 
-def _of_classifier(given: Classifier, images: _Images | None) -> _Expert:
+def _of_classifier(given: Classifier, images: SeenImages | None) -> _Expert:
     model = copy.copy(given)  # what it learns here is not the user's own
     model = model.fit(None if images is None else images.given())
     return _Expert(model, tuple(model.classes_.tolist()), model.encoder_.info.logit_scale)
-
-
-def _is_vectors(x: Any) -> bool:
-    if isinstance(x, Embeddings | Batch):
-        return True
-    return (isinstance(x, np.ndarray) or ops.is_torch(x)) and x.ndim == 2
-
-
-def _images(part: Any) -> _Images:
-    if isinstance(part, Batch):
-        return _Images(part)
-    if isinstance(part, Embeddings):
-        return _Images(Batch(part.vectors), part)
-    return _Images(Batch(Embeddings.from_arrays(ops.to_numpy(part)).vectors))
-
-
-def _aligned(parts: list[_Images]) -> list[_Images]:
-    first = parts[0]
-    for i, part in enumerate(parts):
-        if (first.embedded is None) != (part.embedded is None):
-            seen = f"of experts 0 and {i}, the images of one have keys"
-            raise EmbeddingsError("match the images", seen, _DO)
-        if first.embedded is None or part.embedded is None:
-            if len(part.batch) != len(first.batch):
-                seen = f"expert 0 has {len(first.batch)}, expert {i} has {len(part.batch)}"
-                raise EmbeddingsError("match the images", seen, _DO)
-            continue
-        odd = sorted(set(first.embedded.keys) ^ set(part.embedded.keys))
-        if odd:
-            seen = f"experts 0 and {i} do not have the same images: {quoted(odd)}"
-            raise EmbeddingsError("match the images", seen, _DO)
-        place = {key: j for j, key in enumerate(part.embedded.keys)}
-        part.order = np.array([place[key] for key in first.embedded.keys], np.intp)
-    return parts
 
 
 def _means(S: NDArray[Any]) -> NDArray[Any]:

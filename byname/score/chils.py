@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import RecipeError
-from byname.score.textparts import by_class, text_weights
+from byname.score.textparts import by_class, put_last, text_weights, unsaid
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 from byname.stream import reduce_texts
 
@@ -95,17 +95,19 @@ class Chils(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        sets, K, mode = _Sets(texts, state), texts.n_classes, self.params.mode
+        sets = self.once(texts, state, lambda: _Sets(texts, state))
+        K, mode = texts.n_classes, self.params.mode
         X, scale = ops.as_float(batch.X), texts.scale
         if mode == "ensemble":
             r = scale * ops.matmul_t(X, ops.unit(ops.segment_mean(sets.vectors, sets.owner, K)))
-            return ops.log_probability(ops.softmax(r))
+            return ops.log_probability(ops.softmax(put_last(r, sets.unsaid, -scale)))
         r = 0 if mode in ("unweighted", "own_total") else scale * ops.matmul_t(X, sets.classes)
         if mode != "sum":
             r = r + reduce_texts(X, sets.vectors, sets.owner, K, "max", scale=scale)
         if mode in ("sum", "own_total"):
             r = r + reduce_texts(X, sets.vectors, sets.owner, K, "logsumexp", scale=scale)
-        return ops.log_probability(ops.softmax(r))
+        # Below all others: a sum of two logarithms, neither of which is less than -scale.
+        return ops.log_probability(ops.softmax(put_last(r, sets.unsaid, -3 * scale)))
 
     def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
         """``subclass``: the most probable one of the class with the largest S.
@@ -144,6 +146,8 @@ class _Sets:
         place[inside] = column.ravel()
         made = ops.unit(ops.segment_sum(texts.vectors, place, len(pairs), weight))
         self.classes = self._classes(state, weight, index, group, pairs, made)
+        blank = np.flatnonzero(ops.to_numpy((self.classes == 0).all(1)))
+        self.unsaid = np.intersect1d(unsaid(texts, weight), blank)  # W may know more than the texts
         bare = np.setdiff1d(np.arange(K), pairs[:, 0])
         self.vectors = ops.concat([made, ops.take_rows(self.classes, bare)])
         self.owner: NDArray[np.intp] = np.append(pairs[:, 0], bare).astype(np.intp)

@@ -43,4 +43,4 @@ class Cosine(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        return texts.scale * ops.matmul_t(batch.X, state.W) + texts.bias
+        return ops.scaled(batch.X, state.W, texts.scale, texts.bias)

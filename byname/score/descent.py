@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import RecipeError
+from byname.score.textparts import put_last, text_weights, unsaid
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 from byname.stream import reduce_texts
 from byname.taxonomy import Taxonomy
@@ -104,8 +105,8 @@ class Descent(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        X, W = ops.as_float(batch.X), ops.as_float(state.W)
-        forks = _Forks(texts, W)
+        X = ops.as_float(batch.X)
+        forks = self.once(texts, state, lambda: _Forks(texts, ops.as_float(state.W)))
         if self.params.mode == "full":
             nodes = texts.taxonomy.leaf_index
             parts = [forks.log_p(X[rows], nodes) for rows in _blocks(X)]
@@ -115,7 +116,10 @@ class Descent(Member):
             parts = [
                 _followed(forks.log_p(X[rows], every), texts.taxonomy, beam) for rows in _blocks(X)
             ]
-        return ops.concat(parts)
+        # Below every path: log p of a node is not less than -(2 scale + log of its siblings).
+        tree = texts.taxonomy
+        least = _FLOOR - 2 - tree.height * (2 * texts.scale + np.log(len(tree.nodes)))
+        return put_last(ops.concat(parts), unsaid(texts, text_weights(texts, state)), float(least))
 
 
 def _blocks(X: Array) -> list[slice]:

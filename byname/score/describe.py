@@ -90,20 +90,25 @@ class Describe(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        weight, index = text_weights(texts, state), ops.to_numpy(texts.class_index)
-        K = texts.n_classes
+        weight, W = self.once(texts, state, lambda: self._sums(texts, state))
+        index, K = ops.to_numpy(texts.class_index), texts.n_classes
         if self.params.aggregate == "max":
             counted = np.where(weight > 0, index, -1)
             S = stream.reduce_texts(batch.X, texts.vectors, counted, K, "max", scale=texts.scale)
             return shown_unsaid(S + texts.bias, texts, weight)
+        return shown_unsaid(ops.scaled(batch.X, W, texts.scale, texts.bias), texts, weight)
+
+    def _sums(self, texts: ClassTexts, state: State) -> tuple[NDArray[np.float64], Any]:
+        """Weights (M,), and the weighted sums of the texts (K, D)."""
+        weight, index = text_weights(texts, state), ops.to_numpy(texts.class_index)
+        K = texts.n_classes
         if self.params.aggregate == "sum":
             count = np.bincount(index[weight > 0], minlength=K)
             weight = weight * count[index]  # those of no class weigh 0 anyway
-        W = ops.segment_sum(texts.vectors, index, K, weight)
-        return shown_unsaid(texts.scale * ops.matmul_t(batch.X, W) + texts.bias, texts, weight)
+        return weight, ops.segment_sum(texts.vectors, index, K, weight)
 
     def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
-        """``best_text``: row of the most similar text of the class with the largest S.
+        """``best_text_row``: the most similar text of the class with the largest S, by its row.
 
         ``best_text_cosine`` is its cosine. The class is that of ``state.S`` where it is given, so
         that it is the answered one. None where no text of the class counts.
@@ -112,7 +117,7 @@ class Describe(Member):
         told = contributions(batch, texts, state, ops.to_numpy(ops.argmax(S)), 1)
         best = [image.texts[0] if image.texts else None for image in told]
         return {
-            "best_text": [text and text.row for text in best],
+            "best_text_row": [text and text.row for text in best],
             "best_text_cosine": [text and text.cosine for text in best],
         }
 

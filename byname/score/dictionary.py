@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -68,6 +69,7 @@ class Dictionary(Member):
     texts. Negative pairs: the same text with a word of the class of another text, drawn at random.
     Homonyms are told by their vectors: a negative that equals a word of the text's own class is
     drawn anew, up to 20 times, and words of more than 5 classes are not trained on.
+    Draws go by the ids of the classes and the contents of the texts; their order changes nothing.
 
     Falls back to ``cosine`` where there is no positive or no negative pair: one class, one text a
     class, identical texts. Texts of no class or of weight 0 do not count. A class without texts
@@ -183,6 +185,8 @@ class Dictionary(Member):
 class _Words:
     """The words of the classes, and pairs of texts and words to train on.
 
+    Inside, texts are sorted and classes numbered by their ids: the same are drawn in any order.
+
     Attributes
     ----------
     vectors : array, shape (R, D)
@@ -191,17 +195,19 @@ class _Words:
     """
 
     def __init__(self, texts: ClassTexts, state: State, center: bool) -> None:
-        index, K = ops.to_numpy(texts.class_index), texts.n_classes
-        given = state.weight if state.weight is not None else texts.weight
+        K, given = texts.n_classes, state.weight if state.weight is not None else texts.weight
+        index, kinds, place = _places(texts)
         weight = np.ones(len(index)) if given is None else ops.to_numpy(given).astype(np.float64)
-        self.weight = np.where(index >= 0, weight, 0.0)
-        self.index, self.texts = index, ops.to_numpy(ops.as_float(texts.vectors))
+        vectors = ops.to_numpy(ops.as_float(texts.vectors))
+        order = np.lexsort((weight, kinds, _digests(vectors), index))
+        index, kinds = index[order], kinds[order]
+        self.weight = np.where(index >= 0, weight[order], 0.0)
+        self.index, self.texts = index, vectors[order]
         used = self.weight > 0
         self.used = np.flatnonzero(used)
         if center:
             self.texts = _centred(self.texts, index, K, self.weight)
-        kinds = texts.kind or ("",) * len(index)
-        own = np.flatnonzero(np.array([kind in WORDS for kind in kinds], bool) & used)
+        own = np.flatnonzero(kinds & used)
         self.sums = ops.segment_sum(self.texts, index, K, self.weight)
         nameless = np.bincount(index[self.used], minlength=K) > 0
         nameless[index[own]] = False
@@ -211,11 +217,12 @@ class _Words:
         word_class = np.append(index[own], mean)
         order = np.argsort(word_class, kind="stable")
         self.count = np.bincount(word_class, minlength=K)
-        place = np.arange(self.count.max(initial=1))
-        inside = place < self.count[:, None]
+        number = np.arange(self.count.max(initial=1))
+        inside = number < self.count[:, None]
         first = np.cumsum(self.count) - self.count
-        at = np.where(inside, first[:, None] + place, 0)
-        self.table = np.where(inside, order[at], -1) if len(order) else np.full(at.shape, -1)
+        at = np.where(inside, first[:, None] + number, 0)
+        self.sorted = np.where(inside, order[at], -1) if len(order) else np.full(at.shape, -1)
+        self.table = self.sorted[place]
         self._homonyms(word_class)
 
     def _homonyms(self, word_class: Ints) -> None:
@@ -261,7 +268,7 @@ class _Words:
         """A word of the class of each text: number floor(drawn * count) + step, in a circle."""
         classes = self.index[rows]
         count = self.count[classes]
-        return np.asarray(self.table[classes, ((drawn * count).astype(np.intp) + step) % count])
+        return np.asarray(self.sorted[classes, ((drawn * count).astype(np.intp) + step) % count])
 
     def _negative(self, rows: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
         """Texts, and a word for each that none of the words of the text's class equals."""
@@ -278,6 +285,20 @@ class _Words:
             found[open_] = np.where(own | self.common[word], -1, word)
         chosen = found >= 0
         return rows[chosen], found[chosen]
+
+
+def _places(texts: ClassTexts) -> tuple[Ints, NDArray[np.bool_], Ints]:
+    """Of each text its class, numbered by the ids, and whether it is a word; and those numbers."""
+    place = np.argsort(np.argsort(np.array(texts.taxonomy.class_ids, dtype=object)))
+    index = ops.to_numpy(texts.class_index)
+    kinds = np.array([kind in WORDS for kind in texts.kind or ("",) * len(index)], bool)
+    return np.where(index < 0, -1, place[index]), kinds, place
+
+
+def _digests(vectors: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number (M,) for the content of each row, the same everywhere."""
+    found = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in vectors + 0.0)
+    return np.frombuffer(b"".join(found), dtype="<u8")
 
 
 def _centred(vectors: NDArray[Any], index: Ints, K: int, weight: Floats) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from byname import ops
 from byname.errors import EmbeddingsError, RecipeError
+from byname.score.textparts import put_last, text_weights, unsaid
 from byname.stage import Array, Batch, ClassTexts, Member, SecondTexts, StageName, State, register
 
 __all__ = ["Encoders", "EncodersParams", "logit_statistics", "matched", "temperature_of"]
@@ -256,20 +257,25 @@ class Encoders(Member):
         """S1 and S2 (N, K), of one kind and type."""
         own = _second(texts)
         _check_rows(batch, own)
-        first = texts.scale * ops.matmul_t(batch.X, state.W) + texts.bias
-        second = own.scale * ops.matmul_t(batch.second, self.second_W_) + own.bias
-        return first, ops.cast(second / self.temperature_, first)
+        t = self.temperature_
+        first = ops.scaled(batch.X, state.W, texts.scale, texts.bias)
+        second = ops.scaled(batch.second, self.second_W_, own.scale / t, own.bias / t)
+        none = unsaid(texts, text_weights(texts, state))
+        put_last(second, none, (own.bias - own.scale) / t)
+        put_last(first, none, texts.bias - texts.scale)
+        return first, ops.cast(second, first)
 
 
 def _statistics(X: Array, W: Array, scale: float) -> tuple[float, float]:
+    """Spread and score of scale * X W^T, from the cosines, whose squares fit at any scale."""
     mean = ops.segment_mean(X, np.zeros(len(X), np.intp), 1)
-    centre = scale * ops.matmul_t(mean, W)[0]
-    return logit_statistics(_logits(X, W, scale), centre)
+    spread, score = logit_statistics(_cosines(X, W), ops.matmul_t(mean, W)[0])
+    return scale * spread, scale * score
 
 
-def _logits(X: Array, W: Array, scale: float) -> Iterator[Array]:
+def _cosines(X: Array, W: Array) -> Iterator[Array]:
     for rows in ops.blocks(len(X), _BLOCK):
-        yield scale * ops.matmul_t(X[rows], W)
+        yield ops.matmul_t(X[rows], W)
 
 
 def _rows(x: Array | None, rows: slice) -> Array | None:

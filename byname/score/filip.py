@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import EmbeddingsError, RecipeError
+from byname.score.textparts import shown_unsaid
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 from byname.stream import Segments, reduce_texts
 
@@ -104,7 +105,7 @@ class Filip(Member):
                 found = self._pairs(Z, of_image, E, of_text, of_class, weight[rows])
                 at = ops.like(ids, out)
                 out[part, at] = out[part, at] + ops.cast(found, out)
-        return texts.scale * out + texts.bias
+        return shown_unsaid(texts.scale * out + texts.bias, texts, weight)
 
     def _pairs(
         self, Z: Array, of_image: Ints, E: Array, of_text: Ints, of_class: Ints, weight: Any

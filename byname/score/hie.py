@@ -81,27 +81,32 @@ class Hie(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        level, weight = _levels(texts), _weights(texts, state)
-        base, _ = self._scores(batch, texts, np.where(level == 0, weight, 0))
-        first, has_first = self._scores(batch, texts, np.where(level == 1, weight, 0))
-        total, count, alive, before = first, has_first, has_first > 0, first
-        for number in range(2, int(level.max(initial=0)) + 1):
-            now, has = self._scores(batch, texts, np.where(level == number, weight, 0))
-            alive = alive & (has > 0) & (now - before > self.params.eta)
-            kept = ops.as_float(alive)
-            total, count, before = total + kept * now, count + kept, now
-        fine = total / (count + (count == 0))
-        share = self._shares(texts, level, weight)
+        means, has, share = self.once(texts, state, lambda: self._sum_up(texts, state))
+        base, total = (ops.matmul_t(batch.X, level) for level in means[:2])
         # As wide as the scores, of whichever library: a wider factor would widen the result.
-        wide = str(base.dtype).endswith("float64")
-        share = ops.like(share.astype(np.float64 if wide else np.float32), batch.X)
-        return texts.scale * (share * base + (1 - share) * fine) + texts.bias
+        share, *has = (ops.cast(ops.like(part, base), base) for part in (share, *has))
+        count, before = has[1], total
+        alive: Any = has[1] > 0
+        for level, here in zip(means[2:], has[2:], strict=True):
+            now = ops.matmul_t(batch.X, level)
+            alive = alive & (here > 0) & (now - before > self.params.eta)
+            total, count, before = total + alive * now, count + alive, now
+        fine = total / (count + (count == 0))
+        # Scaled on the way, for the factors are small and the scores are many.
+        base *= texts.scale * share
+        fine *= texts.scale * (1 - share)
+        base += fine
+        return base + texts.bias if texts.bias else base
 
-    def _scores(self, batch: Batch, texts: ClassTexts, weight: Any) -> tuple[Any, Any]:
-        """Mean similarity (N, K) to the weighted texts, and 1 for the classes that have any."""
-        means = ops.segment_mean(texts.vectors, texts.class_index, texts.n_classes, weight)
-        has = _counted(texts, weight).astype(np.float32)
-        return ops.matmul_t(batch.X, means), ops.like(has, batch.X)
+    def _sum_up(self, texts: ClassTexts, state: State) -> tuple[list[Any], list[Any], Any]:
+        """Of each level the mean texts (K, D), and the classes (K,) with any; shares of level 0."""
+        level, weight = _levels(texts), _weights(texts, state)
+        own = [
+            np.where(level == n, weight, 0) for n in range(max(2, int(level.max(initial=0)) + 1))
+        ]
+        K = texts.n_classes
+        means = [ops.segment_mean(texts.vectors, texts.class_index, K, w) for w in own]
+        return means, [_counted(texts, w) for w in own], self._shares(texts, level, weight)
 
     def _shares(self, texts: ClassTexts, level: Any, weight: Any) -> Any:
         """Share (K,) of level 0: ``lam``, but all or nothing for a class with one of the two."""

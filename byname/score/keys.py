@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,17 @@ from byname.stream import COLUMNS, ROWS, reduce_texts
 __all__ = ["Keys", "KeysParams"]
 
 _PASSES = 16
-_Group = tuple[Array, NDArray[np.intp], str]  # vectors (R, D), class of each or -1, what they are
+_FLAT = 1e-6  # cosines that differ by less are alike but for rounding
+
+
+class _Group(NamedTuple):
+    """Keys of one kind: vectors (R, D), the class of each or -1, and how their cosines count."""
+
+    vectors: Array
+    owner: NDArray[np.intp]
+    kind: str
+    factor: float = 1.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,21 @@ class Keys(Member):
     ``level_labels``, and the ``details`` of each image. (``--level`` instead sums the softmax of S
     over the classes of each group.)
 
+    Images lie nearer to images than to texts. Where the support leaves out a class that has texts,
+    a key of it is therefore compared by ``factor_ * cosine + shift_``, which gives the cosines of
+    the images of ``fit`` and the support the mean and the standard deviation of those of the images
+    and the texts; else classes without an example would never be answered. Where every class has
+    one, or ``fit`` saw no image, cosines are taken as they are, as in the publication.
+
     Keys count alike, whatever their weight, but a text of weight 0 is none. A class without a key
     has S = -inf.
 
     Shapes: X (N, D), texts (M, D), support (R, D) to S (N, K). O(N (M + R) D), in tiles; no
-    (N, M) array is made.
+    (N, M) array is made. ``fit`` takes O((N + M + R) D^2) for a support of some classes only.
 
     Source: the evaluation code of CLIBD (Gong et al., "CLIBD: Bridging Vision and Genomics for
     Biodiversity Monitoring at Scale", ICLR 2025), where keys are images or DNA of known species;
-    texts as keys and the votes are byname's own.
+    texts as keys, their common spread and the votes are byname's own.
 
     Parameters
     ----------
@@ -67,7 +83,8 @@ class Keys(Member):
 
     Attributes
     ----------
-    None: nothing is learned.
+    factor_, shift_ : float
+        How cosines with the support count, 1 and 0 unless it leaves out a class.
 
     Raises
     ------
@@ -88,10 +105,29 @@ class Keys(Member):
     uses: ClassVar[frozenset[str]] = frozenset({"support"})
     Params = KeysParams
     params: KeysParams
+    factor_, shift_ = 1.0, 0.0
+
+    def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
+        """Learn how cosines with a support of some classes compare with those of the texts."""
+        self.factor_, self.shift_ = 1.0, 0.0
+        text, *support = self._groups(batch, texts, state)
+        told, *shown = (np.unique(g.owner[g.owner >= 0]) for g in (text, *support))
+        if len(batch) and shown and len(shown[0]) and len(np.setdiff1d(told, shown[0])):
+            mean, spread = _spread(batch.X, text)
+            other, wide = _spread(batch.X, support[0])
+            self.factor_ = spread / wide if min(spread, wide) > _FLAT else 1.0
+            self.shift_ = mean - self.factor_ * other
+        return self
+
+    def report(self) -> dict[str, Any]:
+        """How cosines with a support count that leaves out classes; else empty."""
+        if (self.factor_, self.shift_) == (1.0, 0.0):
+            return {}
+        return {"support_factor": self.factor_, "support_shift": self.shift_}
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        groups = _groups(batch, texts, state)
+        groups = self._groups(batch, texts, state)
         near = _nearest(batch.X, groups, texts.n_classes)
         S = texts.scale * near + texts.bias
         if self.params.k > 1:
@@ -105,14 +141,15 @@ class Keys(Member):
 
         Indices into ``taxonomy.nodes``; below a class that is less deep, the class again.
         """
-        near = _nearest(batch.X, _groups(batch, texts, state), texts.n_classes)
+        near = _nearest(batch.X, self._groups(batch, texts, state), texts.n_classes)
         found: NDArray[np.intp] = _ways(texts)[ops.to_numpy(ops.argmax(near))]
         return found
 
     def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
         """What the nearest key is, its class, and its label at each level above the classes."""
-        groups, tree = _groups(batch, texts, state), texts.taxonomy
-        each = [_nearest(batch.X, [group], texts.n_classes) for group in groups]
+        groups, tree = self._groups(batch, texts, state), texts.taxonomy
+        none = _Group(texts.vectors[:0], np.zeros(0, np.intp), "")
+        each = [_nearest(batch.X, [none, group], texts.n_classes) for group in groups]
         best = [ops.to_numpy(near).max(axis=1, initial=-np.inf) for near in each]
         own = np.array([ops.to_numpy(ops.argmax(near)) for near in each]).reshape(len(each), -1)
         which = np.argmax(np.array(best), axis=0) if len(batch) else np.zeros(0, np.intp)
@@ -120,7 +157,7 @@ class Keys(Member):
         names = tree.levels or [f"level {depth}" for depth in range(1, tree.height + 1)]
         ids = [node.id for node in tree.nodes]
         return {
-            "nearest_key": [groups[g][2] for g in which],
+            "nearest_key": [groups[g].kind for g in which],
             "nearest_class": [ids[n] for n in way[:, -1]],
             **{
                 f"nearest_{name}": [ids[n] for n in way[:, depth]]
@@ -128,25 +165,48 @@ class Keys(Member):
             },
         }
 
+    def _groups(self, batch: Batch, texts: ClassTexts, state: State) -> list[_Group]:
+        """Texts, and examples where there are some, each with its class, or -1."""
+        index = ops.to_numpy(texts.class_index)
+        weight = state.weight if state.weight is not None else texts.weight
+        if weight is not None:
+            index = np.where(ops.to_numpy(weight) > 0, index, -1)
+        found = [_Group(texts.vectors, index, "text")]
+        if batch.support is not None:
+            own = batch.support
+            at = ops.to_numpy(own.class_index)
+            found.append(_Group(own.vectors, at, own.kind, self.factor_, self.shift_))
+        return found
 
-def _groups(batch: Batch, texts: ClassTexts, state: State) -> list[_Group]:
-    """Texts, and examples where there are some, each with its class, or -1."""
-    index = ops.to_numpy(texts.class_index)
-    weight = state.weight if state.weight is not None else texts.weight
-    if weight is not None:
-        index = np.where(ops.to_numpy(weight) > 0, index, -1)
-    found: list[_Group] = [(texts.vectors, index, "text")]
-    if batch.support is not None:
-        given = batch.support
-        found.append((given.vectors, ops.to_numpy(given.class_index), given.kind))
-    return found
+
+def _spread(X: Array, group: _Group) -> tuple[float, float]:
+    """Mean and standard deviation of the cosines of all images with all keys of a group.
+
+    From the moments of both, so that no array of all pairs is made.
+    """
+    parts = [X, ops.take_rows(group.vectors, np.flatnonzero(group.owner >= 0))]
+    means, squares = zip(*(_moments(part) for part in parts), strict=True)
+    mean = float(means[0] @ means[1])
+    return mean, float(np.sqrt(max(float((squares[0] * squares[1]).sum()) - mean**2, 0)))
+
+
+def _moments(V: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (D,) and mean outer product (D, D) of the rows."""
+    n, D = int(V.shape[0]), int(V.shape[1])
+    total, squares = np.zeros(D), np.zeros((D, D))
+    for rows in ops.blocks(n, ROWS):
+        part = ops.to_numpy(V[rows]).astype(np.float64)
+        total += part.sum(axis=0)
+        squares += part.T @ part
+    return total / n, squares / n
 
 
 def _nearest(X: Array, groups: list[_Group], K: int) -> Array:
     """Largest similarity (N, K) of each image to the keys of each class."""
-    near = reduce_texts(X, groups[0][0], groups[0][1], K, "max")
-    for vectors, index, _ in groups[1:]:
-        other = reduce_texts(X, vectors, index, K, "max")
+    near = reduce_texts(X, groups[0].vectors, groups[0].owner, K, "max")
+    for group in groups[1:]:
+        other = reduce_texts(X, group.vectors, group.owner, K, "max", scale=group.factor)
+        other += group.shift
         closer = other > near
         near[closer] = ops.cast(other, near)[closer]
     return near
@@ -156,10 +216,10 @@ def _top(X: Array, groups: list[_Group], k: int) -> tuple[Array, Array]:
     """Similarities (N, k) of the nearest keys, nearest first, and their classes."""
     value: Any = None
     own: Any = None
-    for vectors, index, _ in groups:
+    for vectors, index, _, factor, shift in groups:
         keys = np.flatnonzero(index >= 0)
         for part in ops.blocks(len(keys), COLUMNS):
-            S = ops.matmul_t(X, ops.take_rows(vectors, keys[part]))
+            S = ops.scaled(X, ops.take_rows(vectors, keys[part]), factor, shift)
             best, at = _largest(S, k)
             mine = ops.like(index[keys[part]], best)[at]
             if value is not None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import RecipeError
+from byname.score.textparts import put_last, text_weights, unsaid
 from byname.score.views import present_views
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
@@ -45,7 +46,8 @@ class Pcs(Member):
     the probability of the answer is the agreement: 1 where all views are alike in their class.
     Classes with equally many votes are equal; ``soft`` hardly has ties.
 
-    Zero rows are missing views and have no vote, nor has an image whose own vector is zero; where
+    Zero rows are missing views and have no vote, nor have rows that are not finite, nor an image
+    whose own vector is either; where
     nothing is left to vote, all classes share alike.
 
     Shapes: X (N, D), views (N, V, D), W (K, D) to S (N, K). O(N V K D), a block of images at a
@@ -100,13 +102,21 @@ class Pcs(Member):
         X, W = ops.as_float(batch.X), ops.like(state.W, batch.X)
         views, has = present_views(batch, self.name)
         B, V, D = views.shape
-        has = np.concatenate([ops.to_numpy((X != 0).any(1))[:, None], has], axis=1)
+        none = unsaid(texts, text_weights(texts, state))
+        size = ops.to_numpy(abs(X).sum(1))
+        X = (
+            put_last(X.T, np.flatnonzero(~np.isfinite(size)), 0).T
+            if not np.isfinite(size).all()
+            else X
+        )
+        has = np.concatenate([((size > 0) & np.isfinite(size))[:, None], has], axis=1)
         found = [ops.matmul_t(X[:0], W)]
         for rows in ops.blocks(B, max(1, CELLS // (int(W.shape[0]) * (V + 1)))):
             own = ops.matmul_t(X[rows], W)
             seen = ops.matmul_t(views[rows].reshape(-1, D), W)
             # One below the other: first all images, then all their views.
             S = texts.scale * ops.concat([own, ops.cast(seen, own)]) + texts.bias
+            put_last(S, none, texts.bias - texts.scale)
             found.append(self._soft(S, has[rows]) if self.params.soft else _votes(S, has[rows]))
         return ops.concat(found)
 
@@ -116,7 +126,7 @@ class Pcs(Member):
         doubt = -ops.to_numpy((P * ops.log_probability(P)).sum(1)).astype(np.float64)
         doubt = np.where(has, np.hstack([doubt[:n, None], doubt[n:].reshape(n, -1)]), np.inf)
         place = np.argsort(np.argsort(doubt, axis=1, kind="stable"), axis=1, kind="stable")
-        # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
+        # 0.28 * 25 is a little more than 7 in floating point, and must not become 8.
         kept = has & (place < np.ceil(np.round(self.params.keep * number, 9))[:, None])
         share = ops.cast(kept / np.maximum(kept.sum(axis=1), 1)[:, None], P)
         out = P[:n] * share[:, :1]

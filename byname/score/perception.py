@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import RecipeError
-from byname.score.textparts import text_weights
+from byname.score.textparts import put_last, shown_unsaid, text_weights, unsaid
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Perception", "PerceptionParams"]
@@ -146,9 +146,11 @@ class Perception(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
-        held, tau, X = _Contexts(texts, state), self.params.tau, ops.as_float(batch.X)
+        held = self.once(texts, state, lambda: _Contexts(texts, state))
+        tau, X = self.params.tau, ops.as_float(batch.X)
         if self.params.mode == "one_step":
-            return texts.scale * ops.matmul_t(X, held.mean()) + texts.bias
+            S = ops.scaled(X, held.mean(), texts.scale, texts.bias)
+            return shown_unsaid(S, texts, held.weight)
         A = self._generic(X, held) if self.params.mode == "without_class" else None
         S = ops.full(ops.matmul_t(X[:0], held.vectors[:0]), (len(batch), held.K), 0.0)
         total = ops.full(S, (1, len(batch)), -np.inf)  # log of the contexts' sum so far
@@ -219,6 +221,7 @@ class _Contexts:
         self.texts, self.vectors, self.K = texts, ops.as_float(texts.vectors), texts.n_classes
         self.index, given = ops.to_numpy(texts.class_index), ops.to_numpy(texts.context)
         self.weight = text_weights(texts, state)
+        self.unsaid = unsaid(texts, self.weight)
         counted = (self.weight > 0) & (given >= 0)
         self.ids: NDArray[np.intp] = np.unique(given[counted]).astype(np.intp)
         place = np.searchsorted(self.ids, given)
@@ -244,7 +247,7 @@ class _Contexts:
             T = self.tile(zs) * self.texts.scale
             for part in ops.blocks(len(X), rows):
                 F = ops.matmul_t(X[part], T)
-                F = F.reshape(len(F), -1, self.K)
+                F = put_last(F.reshape(len(F), -1, self.K), self.unsaid, -self.texts.scale)
                 for few in ops.blocks(len(F), max(1, _PIECE // (wide * self.K))):
                     yield zs, slice(part.start + few.start, part.start + few.stop), F[few]
 

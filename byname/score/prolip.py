@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import RecipeError
+from byname.score.textparts import put_last, text_weights, unsaid
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Prolip", "ProlipParams"]
@@ -48,7 +49,7 @@ class Prolip(Member):
     the same variances for all classes, the answers are those of ``cosine``.
 
     Shapes: X (N, D), W (K, D), ``text_log_var`` (M, D) to S (N, K). N*K*D; the variances are
-    summed once, in ``fit``, to one number a class. A class without texts that weigh has none.
+    summed once, in ``fit``, to one number a class. A class without texts that weigh comes last.
 
     Source: Chun et al., "Probabilistic Language-Image Pre-Training", ICLR 2025 (ProLIP). Its code
     has 100 and 50 in place of the encoder's scale and half of it, and applies the multiplier twice.
@@ -107,7 +108,9 @@ class Prolip(Member):
         """S (N, K)."""
         S = texts.scale * ops.matmul_t(batch.X, state.W)
         penalty = 0.5 * texts.scale * self.params.multiplier * self.uncertainty_
-        return S + ops.cast(texts.bias - penalty, S)
+        least = texts.bias - texts.scale - float(penalty.max(initial=0))
+        none = unsaid(texts, text_weights(texts, state))
+        return put_last(S + ops.cast(texts.bias - penalty, S), none, least)
 
     def report(self) -> dict[str, Any]:
         """The summed variance of each class, the most uncertain first; empty before ``fit``."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.stage import ClassTexts, State
 
-__all__ = ["by_class", "shown_unsaid", "text_weights"]
+__all__ = ["by_class", "put_last", "shown_unsaid", "text_weights", "unsaid"]
 
 
 def text_weights(texts: ClassTexts, state: State) -> NDArray[np.float64]:
@@ -38,10 +38,21 @@ def text_weights(texts: ClassTexts, state: State) -> NDArray[np.float64]:
 
 def shown_unsaid(S: Any, texts: ClassTexts, weight: NDArray[np.float64]) -> Any:
     """S (N, K) with a cosine of -1 for classes of which no text counts; changed in place."""
-    index = ops.to_numpy(texts.class_index)
-    said = np.bincount(index[weight > 0], minlength=texts.n_classes)
-    S[:, ops.like(np.flatnonzero(said == 0), S)] = texts.bias - texts.scale
+    return put_last(S, unsaid(texts, weight), texts.bias - texts.scale)
+
+
+def put_last(S: Any, classes: NDArray[np.intp], value: float) -> Any:
+    """S (..., K) with ``value`` for these classes; changed in place."""
+    if len(classes):
+        S[..., ops.like(classes, S)] = value
     return S
+
+
+def unsaid(texts: ClassTexts, weight: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Classes of which no text counts."""
+    index = ops.to_numpy(texts.class_index)
+    said = np.bincount(index[(weight > 0) & (index >= 0)], minlength=texts.n_classes)
+    return np.flatnonzero(said == 0)
 
 
 def by_class(answered: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import EmbeddingsError, RecipeError
+from byname.score.textparts import shown_unsaid, text_weights
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, Support, register
 from byname.stream import reduce_texts
 
@@ -184,7 +185,7 @@ class TipX(Member):
         """S (N, K)."""
         X = ops.as_float(batch.X)
         C = ops.matmul_t(X, ops.like(state.W, X))
-        S = texts.scale * C + texts.bias
+        S = shown_unsaid(texts.scale * C + texts.bias, texts, text_weights(texts, state))
         held = self.support_ > 0
         if not held.any() or not len(batch):
             return S
@@ -198,6 +199,10 @@ class TipX(Member):
         """alpha K1 + gamma K2 (N, K), from images and their cosines with the classes."""
         p, K = self.params, len(self.support_)
         found = reduce_texts(X, self.keys_, self.index_, K, "logsumexp", scale=p.beta) - p.beta
+        # No cosine is above 1 but by rounding, which a large beta would make much of.
+        most = ops.full(found, tuple(found.shape), 0.0)
+        most += ops.cast(np.log(np.maximum(self.support_, 1)), found)
+        found[found > most] = most[found > most]
         K1 = p.alpha * math.e**found
         dq, _, _, h = self._signatures(C)
         n = ops.cast(self.support_, C)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import PromptError, RecipeError
+from byname.errors import NeedsError, PromptError, RecipeError
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["STATES", "TwoState", "TwoStateParams"]
@@ -21,6 +21,7 @@ STATES: dict[str, tuple[str, str]] = {
 }
 """Kinds of the texts of each set: the state that is asked for, and the other."""
 _TAU_ANOMALY = 0.07
+_LEAST_TAU = 1e-30
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ class TwoState(Member):
     Raises
     ------
     PromptError
-        For texts of both sets under "auto", and for a named set of which there is no text.
+        For texts of both sets under "auto".
+    NeedsError
+        For no text of either set, or none of a named one.
     RecipeError
         For a parameter that does not fit.
 
@@ -123,8 +126,22 @@ class TwoState(Member):
     Params = TwoStateParams
     params: TwoStateParams
 
+    def check_needs(
+        self, batch: Batch, texts: ClassTexts, skip: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise NeedsError also where no text is of a state."""
+        super().check_needs(batch, texts, skip)
+        if texts.kind is not None:
+            self._set(texts)
+
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S (N, K)."""
+        W, offset = self.once(texts, state, lambda: self._differences(texts, state))
+        S = ops.matmul_t(batch.X, W)
+        return S + ops.cast(offset, S) if offset.any() else S
+
+    def _differences(self, texts: ClassTexts, state: State) -> tuple[Any, NDArray[np.float64]]:
+        """What an image is compared with (K, D), and what is added (K,)."""
         chosen = self._set(texts)
         weight = _weights(texts, state)
         side = _sides(texts, chosen, weight)
@@ -138,8 +155,7 @@ class TwoState(Member):
         counted = np.bincount(group[(group >= 0) & (weight > 0)], minlength=2 * K) > 0
         factor, offset = self._factors(texts, counted.reshape(K, 2), chosen)
         W = means[0::2] * _column(factor[:, 0], means) + means[1::2] * _column(factor[:, 1], means)
-        S = ops.matmul_t(batch.X, W)
-        return S + ops.cast(offset, S)
+        return W, offset
 
     def _set(self, texts: ClassTexts) -> str:
         kinds = set(texts.kind or ())
@@ -147,8 +163,8 @@ class TwoState(Member):
         if self.params.set != "auto":
             if self.params.set not in found:
                 seen = f"no text is of the kinds {' or '.join(map(repr, STATES[self.params.set]))}"
-                do = f"Make such texts with --prompts states[set={self.params.set}]."
-                raise PromptError(f"use 'two_state[set={self.params.set}]'", seen, do)
+                do = f"Make such texts with --prompts 'states[set={self.params.set}]'."
+                raise NeedsError(f"use 'two_state[set={self.params.set}]'", seen, do)
             return self.params.set
         if len(found) > 1:
             raise PromptError(
@@ -156,7 +172,13 @@ class TwoState(Member):
                 "there are texts of both sets of states, presence and anomaly",
                 "Choose one: two_state[set=presence] or two_state[set=anomaly].",
             )
-        return found[0] if found else "presence"
+        if not found:
+            raise NeedsError(
+                "use 'two_state'",
+                "no text is of one of two states, such as 'present' and 'absent'",
+                "Make such texts with --prompts 'states[set=presence]' or 'states[set=anomaly]'.",
+            )
+        return found[0]
 
     def _factors(
         self, texts: ClassTexts, has: NDArray[np.bool_], chosen: str
@@ -169,7 +191,8 @@ class TwoState(Member):
         other = ~has[:, 0] & has[:, 1]
         sign = np.where(other, -1.0, 1.0)
         single = texts.scale * np.stack([~other, -1.0 * other], axis=1)
-        factor = np.where(pair[:, None], np.array([1.0, -1.0]) / tau, single)
+        # 1 / tau has to fit in float32, differences of cosines at a time.
+        factor = np.where(pair[:, None], np.array([1.0, -1.0]) / max(tau, _LEAST_TAU), single)
         return factor, np.where(pair, 0.0, sign * texts.bias)
 
 

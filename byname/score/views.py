@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import EmbeddingsError, RecipeError
+from byname.score.textparts import put_last, shown_unsaid, text_weights, unsaid
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 from byname.stream import Segments, reduce_texts
 
@@ -106,7 +107,8 @@ class Views(Member):
         if not len(batch):
             return ops.matmul_t(X, W)
         if self.params.method == "mean":
-            return texts.scale * ops.matmul_t(ops.unit(views.sum(1)), W) + texts.bias
+            S = ops.scaled(ops.unit(views.sum(1)), W, texts.scale, texts.bias)
+            return shown_unsaid(S, texts, text_weights(texts, state))
         B, V, D = views.shape
         if self.params.method == "max":
             found, K = [], int(W.shape[0])
@@ -115,8 +117,12 @@ class Views(Member):
                 crops = views[rows].reshape(-1, D)
                 best = reduce_texts(W, crops, owner.reshape(-1), len(owner), "max")
                 found.append(texts.scale * best.T + texts.bias)
-            return ops.concat(found)
-        return _as_logits(self._matched(views, has, texts, state))
+            return shown_unsaid(ops.concat(found), texts, text_weights(texts, state))
+        score, none = (
+            self._matched(views, has, texts, state),
+            unsaid(texts, text_weights(texts, state)),
+        )
+        return _as_logits(put_last(score, none, -1 / self.params.temperature))
 
     def _matched(
         self, views: Array, has: NDArray[np.bool_], texts: ClassTexts, state: State
@@ -176,6 +182,8 @@ def _as_logits(score: Array) -> Array:
 def present_views(batch: Batch, member: str) -> tuple[Array, NDArray[np.bool_]]:
     """Views (N, V, D) in floating point, and which (N, V) are not zero.
 
+    A view that is not finite is none, and zero.
+
     Raises
     ------
     EmbeddingsError
@@ -190,6 +198,10 @@ def present_views(batch: Batch, member: str) -> tuple[Array, NDArray[np.bool_]]:
             "Give vectors (N, V, D), zero rows where an image has fewer views.",
         )
     views = ops.as_float(ops.like(views, X))
+    spoilt = np.flatnonzero(~np.isfinite(ops.to_numpy(views.sum(2))))
+    if len(spoilt):
+        views = views * 1
+        views.reshape(-1, int(X.shape[1]))[ops.like(spoilt, views)] = 0
     return views, ops.to_numpy((views != 0).any(2))
 
 

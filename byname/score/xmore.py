@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import EmbeddingsError, RecipeError
+from byname.score.textparts import put_last, text_weights, unsaid
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Xmore", "XmoreParams"]
@@ -174,12 +175,18 @@ class Xmore(Member):
                 f"the captions have {seen}, the images {tuple(X.shape)}",
                 "Give vectors (N, J, D), zero rows where an image has fewer captions.",
             )
-        n = min(self.params.top, int(given.shape[1]))
+        n, none = (
+            min(self.params.top, int(given.shape[1])),
+            unsaid(texts, text_weights(texts, state)),
+        )
         for rows in ops.blocks(N, min(ROWS, max(1, CELLS // max(1, K * n)))):
             chosen, has = _nearest(X[rows], ops.as_float(ops.like(given[rows], X)), n)
             counts = has.sum(axis=1)
-            image = ops.softmax(texts.scale * ops.matmul_t(X[rows], W))
-            told = ops.softmax(texts.scale * ops.matmul_t(chosen, W)).reshape(len(has), n, K)
+            image, told = (
+                ops.softmax(put_last(texts.scale * ops.matmul_t(V, W), none, -texts.scale))
+                for V in (X[rows], chosen)
+            )
+            told = told.reshape(len(has), n, K)
             told = ops.cast(told, image)
             told = (told * ops.cast(has / np.maximum(counts, 1)[:, None], told)[:, :, None]).sum(1)
             yield _Part(rows, image, told, _certainty(image), _certainty(told), counts)

@@ -126,7 +126,7 @@ class Bprw(Member):
     RecipeError
         For a parameter that does not fit.
     PromptError
-        For classes without a text of positive weight.
+        For classes without a text of positive weight, or log variances that are not a number.
 
     Examples
     --------
@@ -190,8 +190,10 @@ class Bprw(Member):
         omega, used = class_weights(texts), index >= 0
         extent = np.abs(ops.to_numpy(texts.vectors)).max(axis=1, initial=0)
         wanted = omega * (extent > 0)
-        if self.form_ == "variances" and self.params.power:
-            u = np.maximum(total_variance(texts.text_log_var), np.finfo(float).tiny)
+        # Made where it is not used, too: it refuses what is no number.
+        u = total_variance(texts.text_log_var) if self.form_ == "variances" else None
+        if u is not None and self.params.power:
+            u = np.maximum(u, np.finfo(float).tiny)
             least = np.full(texts.n_classes, np.inf)
             np.minimum.at(least, index[used], u[used])
             wanted[used] *= (u[used] / least[index[used]]) ** -self.params.power
@@ -285,11 +287,11 @@ def _nearest(X: Array, W: Array, n: int) -> Ints:
         S = ops.to_numpy(ops.matmul_t(W[part], X))
         least = np.partition(S, N - n, axis=1)[:, [N - n]]
         chosen = np.flatnonzero(least <= S)
-        if len(chosen) == len(S) * n:
+        if (np.bincount(chosen // N, minlength=len(S)) == n).all():
             best = (chosen % N).reshape(len(S), n)
             order = np.argsort(-np.take_along_axis(S, best, axis=1), axis=1, kind="stable")
             found[part] = np.take_along_axis(best, order, axis=1)
-        else:  # more images are tied with the last one than there is room for
+        else:  # more images are tied with the last one than there is room for, or no number
             found[part] = ops.topk(S, n)[1]
     return found
 

@@ -50,7 +50,8 @@ class Carprt(Member):
     A cell (p, k) that no image hits scores a_p, the mean over all images of max over k of L[i,p,k]
     (``empty="prompt"``); a class that no template predicts is weighed by a_p alone. The published
     code gives such a cell 0 (``"zero"``): hardly any weight, but equal weights for a class without
-    any. The bias of the encoder is left out, since it would make 0 the best score.
+    any. The bias of the encoder is left out, since it would make 0 the best score. Classes of equal
+    logits, as those of the same texts, share the image, so that their order decides nothing.
 
     With given weights omega_m of the texts, weight_m is omega_m w[p,k] brought back to the sum that
     the omega of the class's shared texts have. As in ``cpe``, texts of one class only
@@ -83,8 +84,8 @@ class Carprt(Member):
         Prompt indices.
     score_, class_weight_ : arrays, shape (P, K)
         a[p,k] and w[p,k].
-    hits_ : array of int, shape (P, K)
-        Images that template p assigns to class k.
+    hits_ : array, shape (P, K)
+        Images that template p assigns to class k; with fractions where classes share one.
     effective_prompts_ : float
         Mean over classes of 1 / sum over p of w[p,k]^2, between 1 and P.
 
@@ -116,13 +117,18 @@ class Carprt(Member):
         """Score the templates class by class on the unlabeled images, and weigh the texts."""
         grid = TemplateGrid(texts, "carprt")
         sums, self.hits_ = _assigned(batch, grid)
-        sums *= texts.scale
         missed = np.zeros((grid.P, 1))
         if self.params.empty == "prompt":
             missed = sums.sum(axis=1, keepdims=True) / max(len(batch), 1)
-        self.score_ = np.where(self.hits_ > 0, sums / np.maximum(self.hits_, 1), missed)
+        hit = self.hits_ > 0
+        cosine = np.where(hit, sums / np.where(hit, self.hits_, 1), missed)
         self.prompts_ = grid.prompts
-        self.class_weight_ = ops.softmax(self.score_ / self.params.temperature, axis=0)
+        # Less the largest before they are scaled: no scale is then too large.
+        behind = cosine - cosine.max(axis=0)
+        with np.errstate(over="ignore"):
+            self.score_ = texts.scale * cosine
+            logits = behind / self.params.temperature * texts.scale
+        self.class_weight_ = ops.softmax(logits, axis=0)
         self.effective_prompts_ = float((1 / (self.class_weight_**2).sum(axis=0)).mean())
         self.weight_ = grid.weights(self.class_weight_)
         self._ids = texts.taxonomy.class_ids
@@ -145,18 +151,22 @@ class Carprt(Member):
         return ops.unit(W) if self.params.unit else W
 
 
-def _assigned(batch: Batch, grid: TemplateGrid) -> tuple[Floats, NDArray[np.intp]]:
-    """Sum of the largest cosines, and number of images, of each template and class (P, K)."""
-    sums, hits = np.zeros((grid.P, grid.K)), np.zeros((grid.P, grid.K), np.intp)
+def _assigned(batch: Batch, grid: TemplateGrid) -> tuple[Floats, Floats]:
+    """Sum of the largest cosines, and number of images, of each template and class (P, K).
+
+    Classes of the same cosine share the image.
+    """
+    sums, hits = np.zeros((grid.P, grid.K)), np.zeros((grid.P, grid.K))
     for part, Z in grid.tiles():
         count = part.stop - part.start
         n = count * grid.K
         for rows in ops.blocks(len(batch), max(1, _TILE // n)):
             # A row for each pair of an image and a template.
             S = ops.matmul_t(batch.X[rows], Z).reshape(-1, grid.K)
-            best = S.argmax(axis=1)
-            top = ops.to_numpy(S[ops.like(np.arange(len(S)), S), best]).astype(np.float64)
-            cell = np.tile(np.arange(count) * grid.K, rows.stop - rows.start) + ops.to_numpy(best)
-            sums[part] += np.bincount(cell, top, n).reshape(count, grid.K)
-            hits[part] += np.bincount(cell, minlength=n).reshape(count, grid.K)
+            top = S[ops.like(np.arange(len(S)), S), S.argmax(axis=1)]
+            pair, k = np.nonzero(ops.to_numpy(top[:, None] == S))
+            share = 1 / np.bincount(pair, minlength=1)[pair]
+            cell, largest = pair % count * grid.K + k, ops.to_numpy(top).astype(np.float64)
+            sums[part] += np.bincount(cell, share * largest[pair], n).reshape(count, grid.K)
+            hits[part] += np.bincount(cell, share, n).reshape(count, grid.K)
     return sums, hits

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import RecipeError
+from byname.errors import PromptError, RecipeError
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 from byname.weigh.mean import class_weights
 
@@ -18,6 +18,7 @@ __all__ = ["Uncertainty", "UncertaintyParams", "total_variance"]
 Mode = Literal["share", "k", "global", "std"]
 Floats = NDArray[np.float64]
 ROWS = 4096  # texts at a time in float64
+HIGHEST = 300.0  # log variances above it count as this: sums and their squares stay finite
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,12 @@ class UncertaintyParams:
 
 
 def total_variance(log_var: Any) -> Floats:
-    """u (M,) = sum over d of exp(log_var (M, D)), in float64.
+    """u (M,) = sum over d of exp(log_var (M, D)), in float64; finite.
+
+    Raises
+    ------
+    PromptError
+        For a log variance that is not a number.
 
     Examples
     --------
@@ -53,7 +59,13 @@ def total_variance(log_var: Any) -> Floats:
     log_var = ops.to_numpy(log_var)
     out = np.empty(len(log_var))
     for rows in ops.blocks(len(out), ROWS):
-        out[rows] = np.exp(log_var[rows].astype(np.float64)).sum(axis=1)
+        out[rows] = np.exp(np.minimum(log_var[rows].astype(np.float64), HIGHEST)).sum(axis=1)
+    if len(bad := np.flatnonzero(np.isnan(out))):
+        raise PromptError(
+            "weigh the texts by their variances",
+            f"row {bad[0]} of 'text_log_var' holds NaN",
+            "Leave the text out, or embed it anew.",
+        )
     return out
 
 
@@ -110,7 +122,7 @@ class Uncertainty(Member):
     RecipeError
         For a parameter that does not fit.
     PromptError
-        For classes without a text of positive weight.
+        For classes without a text of positive weight, or log variances that are not a number.
 
     Examples
     --------
@@ -133,14 +145,14 @@ class Uncertainty(Member):
         omega, K = class_weights(texts), texts.n_classes
         index = ops.to_numpy(texts.class_index)
         self.u_ = total_variance(texts.text_log_var)
-        used = np.flatnonzero(omega > 0)
+        used = np.flatnonzero(omega > 0)  # of a class, and of positive weight
         self.kept_ = np.zeros(len(omega), bool)
         self.kept_[used] = self.u_[used] <= self._limits(self.u_[used], index[used], K)[index[used]]
         weight = np.where(self.kept_, omega, 0.0)
         total = np.bincount(index[used], weight[used], minlength=K)
         weight[used] /= total[index[used]]
         self.weight_ = weight
-        self._classes = (index, texts.taxonomy.class_ids)
+        self._used = (used, index[used], texts.taxonomy.class_ids)
         return self
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
@@ -155,9 +167,8 @@ class Uncertainty(Member):
         """
         if not hasattr(self, "u_"):
             return {}
-        index, ids = self._classes
-        rows = np.flatnonzero((index >= 0) & np.isfinite(self.u_))
-        index, u, K = index[rows], self.u_[rows], len(ids)
+        rows, index, ids = self._used
+        u, K = self.u_[rows], len(ids)
         count = np.bincount(index, minlength=K)
         mean = np.bincount(index, u, minlength=K) / np.maximum(count, 1)
         kept = np.bincount(index, self.kept_[rows], minlength=K)

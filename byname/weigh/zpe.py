@@ -138,8 +138,11 @@ class Zpe(Member):
         self.mode_ = self._mode(batch)
         grid = TemplateGrid(texts, "zpe")
         self.prompts_, best = grid.prompts, _largest(batch, grid, self._bias(batch))
-        self.score_ = texts.scale * best
-        logits = self.score_ / self.params.temperature
+        # Less the largest before they are scaled: no scale is then too large.
+        behind = best - best.max()
+        with np.errstate(over="ignore"):
+            self.score_ = texts.scale * best
+            logits = behind / self.params.temperature * texts.scale
         if self.params.select is not None:
             middle = np.median(best)
             floor = middle + self.params.select * np.median(np.abs(best - middle)) + _ROUNDING

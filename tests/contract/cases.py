@@ -55,7 +55,7 @@ IMAGE_INPUTS: dict[str, Any] = {
 TEXT_INPUTS: dict[str, Any] = {
     "prompt_index": lambda rng, k: np.tile(np.arange(P), k),
     "node_id": lambda rng, k: tuple(f"c{i // P}" for i in range(k * P)),
-    "kind": lambda rng, k: ("name", "attribute", "attribute") * k,
+    "kind": lambda rng, k: ("name", "attribute", "present") * k,
     "level": lambda rng, k: np.tile(np.arange(P), k),
     "group": lambda rng, k: (np.arange(k)[:, None] * 2 + np.array([0, 0, 1])).ravel(),
     "context": lambda rng, k: np.tile(np.arange(P), k),
@@ -70,6 +70,9 @@ TEXT_INPUTS: dict[str, Any] = {
         (f"c{a}", f"c{b}", (a * P, a * P + 1)) for a in range(k) for b in range(k) if a != b
     ),
 }
+# Fields of the texts with one entry a text.
+TEXT_ROWS = ("prompt_index", "node_id", "kind", "level", "group", "context", "weight",
+             "text_log_var", "text_tokens")  # fmt: skip
 
 
 def make_case(
@@ -108,15 +111,31 @@ def _with_state(batch: Batch, texts: ClassTexts, k: int) -> Case:
 
 
 def permute_classes(case: Case, order: NDArray[np.intp]) -> Case:
-    """The same classes, listed in another order; their texts stay where they are."""
-    place = np.argsort(order)
-    taxonomy = Taxonomy(case.texts.taxonomy.classes[i] for i in order)
-    index = np.where(case.texts.class_index < 0, -1, place[case.texts.class_index])
-    texts = replace(case.texts, taxonomy=taxonomy, class_index=index)
+    """The same classes, listed in another order, and their texts with them."""
+    place, texts = np.argsort(order), case.texts
+    own = texts.class_index
+    rows = np.concatenate([np.flatnonzero(own == k) for k in (*order, -1)])
+    index = np.where(own < 0, -1, place[own])[rows]
+    fields: dict[str, Any] = {"class_index": index}
+    for name in ("vectors", *TEXT_ROWS):
+        if (given := getattr(texts, name)) is not None:
+            fields[name] = (
+                tuple(given[i] for i in rows) if isinstance(given, tuple) else given[rows]
+            )
+    if texts.second_texts is not None:
+        second = texts.second_texts
+        fields["second_texts"] = replace(second, vectors=second.vectors[rows])
+    if texts.pairs is not None:
+        at = np.argsort(rows).tolist()
+        fields["pairs"] = tuple((a, b, tuple(at[m] for m in said)) for a, b, said in texts.pairs)
+    taxonomy = Taxonomy(texts.taxonomy.classes[i] for i in order)
     support = case.batch.support
     if support is not None:
         support = replace(support, class_index=place[support.class_index])
     state = replace(case.state, W=case.state.W[order], S=case.state.S[:, order])
+    if state.weight is not None and len(state.weight) == len(rows):
+        state = replace(state, weight=state.weight[rows])
+    texts = replace(texts, taxonomy=taxonomy, **fields)
     return Case(replace(case.batch, support=support), texts, state)
 
 

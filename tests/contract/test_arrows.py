@@ -13,7 +13,7 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins", "knn", "stream", "estimator"},
+    {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},
@@ -64,6 +64,7 @@ LAYERS: tuple[set[str], ...] = (
         "commands_study",
         "commands_explain",
         "commands_controls",
+        "commands_discover",
         "doctor",
         "provenance",
         "sorter",
@@ -80,12 +81,14 @@ LAYERS: tuple[set[str], ...] = (
         "cli_study",
         "cli_explain",
         "cli_controls",
+        "cli_discover",
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 FOR_STAGES = {
     "errors",
     "ops",
+    "kmeans",
     "knn",
     "stream",
     "margins",

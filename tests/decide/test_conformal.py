@@ -19,7 +19,7 @@ from byname.decide.conformal import (
     nonconformity,
     thresholds,
 )
-from byname.errors import EmbeddingsError, NeedsError, RecipeError
+from byname.errors import EmbeddingsError, NeedsError, RecipeError, UsageError
 from byname.pipeline import Pipeline
 from byname.recipes import get_recipe
 from byname.stage import Answer, Batch, ClassTexts, SecondTexts, State, create
@@ -128,6 +128,48 @@ def test_the_handle_counts_one_more_image(n: int, eps: float) -> None:
     values = np.random.default_rng(n).permutation(n) + 1.0
     rank = math.ceil(round((n + 1) * (1 - eps), 9))
     assert conformal_threshold(values, eps) == (rank if rank <= n else math.inf)
+
+
+def test_nearly_every_miss_allowed_is_the_smallest_value() -> None:
+    assert conformal_threshold([0.2, 0.1], 1 - 1e-12) == 0.1
+    assert conformal_threshold([], 1 - 1e-12) == math.inf
+    q = thresholds([0.2, 0.1], [0, 0], 2, 1 - 1e-12, per_class=True)
+    assert q.tolist() == [0.1, math.inf]
+
+
+def test_scores_that_are_no_numbers_calibrate_nothing() -> None:
+    with pytest.raises(UsageError, match="cannot calibrate on these images: a score is NaN"):
+        conformal_threshold([0.1, np.nan], 0.5)
+    batch, texts = made(6, 3)
+    S = np.eye(4)[:3]
+    S[1] = np.nan
+    with pytest.raises(UsageError, match="a score is NaN"):
+        Conformal(eps=0.5).fit(batch, texts, State(S=S))
+
+
+def test_the_weights_of_the_texts_count_for_the_second_encoder() -> None:
+    about = Taxonomy.from_names(["a", "b"])
+    T2 = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.8, 0.6]])
+    texts = ClassTexts(np.eye(4), np.array([0, 0, 1, 1]), about, second_texts=SecondTexts(T2))
+    batch = Batch(np.eye(4)[:1], second=np.array([[1.0, 0.0]]))
+
+    def agrees(texts: ClassTexts, weight: Any = None) -> float:
+        state = State(S=np.array([[1.0, 0.0]]), weight=weight)
+        return Conformal(eps=0.5).fit(batch, texts, state).agreement_
+
+    first, last = np.array([1.0, 0, 0, 1.0]), np.array([0, 1.0, 0, 1.0])
+    assert (agrees(texts, first), agrees(texts, last)) == (1, 0)
+    assert (agrees(replace(texts, weight=first)), agrees(replace(texts, weight=last))) == (1, 0)
+    assert agrees(replace(texts, weight=last), first) == 1, "what was learned goes first"
+
+
+def test_with_a_level_texts_must_name_their_classes() -> None:
+    batch, texts = made(4, 20, taxonomy=TREE)
+    texts = replace(texts, node_id=None)
+    pipeline, S = fitted(batch, texts, eps=0.1)
+    assert pipeline.decide(S, batch=batch)[1] is texts.taxonomy
+    with pytest.raises(NeedsError, match=r"no node_id\), only of which group"):
+        pipeline.decide(S, level=1, batch=batch)
 
 
 def test_a_handle_beyond_the_images_keeps_everything() -> None:
@@ -282,3 +324,9 @@ def test_eps_out_of_range(eps: float) -> None:
 def test_unknown_variant() -> None:
     with pytest.raises(RecipeError, match="variant is 'x'"):
         Conformal(variant="x")
+
+
+@pytest.mark.parametrize("eps", ["x", None])
+def test_eps_of_another_kind(eps: Any) -> None:
+    with pytest.raises(RecipeError, match=r"eps=.* does not fit"):
+        Conformal(eps=eps)

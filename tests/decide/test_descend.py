@@ -118,7 +118,14 @@ def test_what_is_impossible_or_no_number_stays_at_the_root() -> None:
     S = [[-np.inf] * 4, [np.nan] * 4]
     answer = decide(S)
     assert ids(answer) == ["", ""]
+    assert answer.probability[:, 0].tolist() == [1, 1], "everything is below the root"
     assert decide(S, member=Descend(tau=0.0)).decision.tolist() == ["accept", "accept"]
+
+
+def test_a_lead_of_just_tau_is_enough() -> None:
+    tree = Taxonomy.from_names(["a", "b"])
+    mass = np.array([[1, 0.75, 0.25], [1, 0.625, 0.375]])
+    assert Descend(tau=0.5)._ends(mass, tree).tolist() == [1, 0]
 
 
 def test_no_images() -> None:
@@ -130,3 +137,9 @@ def test_a_lead_outside_0_to_1(value: float) -> None:
     with pytest.raises(RecipeError) as error:
         create(f"descend[tau={value}]", "decide")
     assert str(error.value) == f"cannot use 'descend': tau is {value}. Give a number from 0 to 1."
+
+
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_lead_of_another_kind(value: Any) -> None:
+    with pytest.raises(RecipeError, match=r"'descend': tau=.* does not fit"):
+        Descend(tau=value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from byname.decide.multilabel import Multilabel
 from byname.errors import RecipeError
+from byname.pipeline import Pipeline
+from byname.recipes import get_recipe
 from byname.stage import Answer, Batch, ClassTexts, State, create
 from byname.taskfile import Task
 from byname.taxonomy import Taxonomy
@@ -107,6 +110,35 @@ def test_the_report_names_the_bars() -> None:
     assert Multilabel().report() == {}
 
 
+def test_logits_that_are_no_log_odds_are_a_warning() -> None:
+    def told(S: Any, **params: Any) -> Any:
+        S = np.asarray(S, np.float32)
+        member, about = Multilabel(**params), texts(S.shape[1])
+        member.fit(Batch(np.empty((len(S), 2))), about, State(S=S))
+        return member.report().get("warning")
+
+    cosines = np.full((5000, 4), 25.0)
+    said = told(cosines)
+    assert said.startswith("an image gets 4.0 of 4 classes on average")
+    assert "--score two_state with --prompts 'states[set=presence]'" in said
+    assert "multilabel[quantile=0.9]" in said
+    half = np.where(np.arange(4) < 2, 1.0, -1.0) * np.ones((6, 1))
+    assert told(half) is None, "half of the classes are not more than half"
+    half[0, 2] = 1.0
+    assert told(half).startswith("an image gets 2.2 of 4")
+    assert told(cosines[:, :3]) is None
+    assert told(cosines, quantile=0.9) is None
+    assert told(cosines, threshold=0.0) is None, "all classes are what was asked for"
+    assert told(cosines[:0]) is None
+
+
+def test_the_warning_reaches_the_user() -> None:
+    pipeline = Pipeline(replace(get_recipe("ensemble"), decide="multilabel"))
+    about = replace(texts(), scale=100.0)
+    with pytest.warns(UserWarning, match=r"multilabel: an image gets 4\.0 of 4 classes"):
+        pipeline.fit(about, Batch(np.full((3, 4), 0.5)))
+
+
 def test_without_images_the_threshold_holds() -> None:
     S = [[1.0, -1.0]]
     assert said(decide(S, np.empty((0, 2)), quantile=0.9)) == [([0], "accept")]
@@ -155,3 +187,9 @@ def test_shares_outside_0_to_1(name: str, value: float) -> None:
         create(f"multilabel[{name}={value}]", "decide")
     expected = f"cannot use 'multilabel': {name} is {value}. Give a number from 0 to 1."
     assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("params", [{"threshold": "x"}, {"threshold": None}, {"quantile": "x"}])
+def test_shares_that_are_no_numbers(params: Any) -> None:
+    with pytest.raises(RecipeError, match=r"'multilabel': .* does not fit"):
+        Multilabel(**params)

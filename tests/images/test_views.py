@@ -133,6 +133,7 @@ def test_rules(text: str, rule: Any) -> None:
         ("uniform[", "not of the form"),
         ("uniform[m=3]", "'uniform' has no parameter 'm'. It has: n, low, high, places, seed"),
         ("uniform[kind=x]", "'uniform' has no parameter 'kind'"),
+        ("uniform[n=3,n=4]", "n is given twice"),
         ("uniform[n=3.5]", "n is '3.5'. Give a whole number"),
         ("uniform[low=a]", "low is 'a'. Give a number"),
         ("uniform[n=0]", "n is 0. It is 1 to 1000"),

@@ -200,3 +200,102 @@ def test_wrong_settings_and_estimators() -> None:
         Cascade([good]).stream([0])
     with pytest.raises(UsageError, match="labels were given"):
         Cascade([good]).fit([0, 1], ["a", "b"])  # type: ignore[arg-type]
+
+
+def test_ranks_of_unseen_items_stay_in_their_range() -> None:
+    made = links(4, 3, 400)
+    model = Cascade([scripted(*link) for link in made]).fit(list(range(6)))
+    found = model.stream(list(range(6, 400)))
+    assert np.nanmin(found.rank) > 0
+    assert np.nanmax(found.rank) == 1
+    whole = Cascade([scripted(*link) for link in made]).fit(list(range(200)))
+    ranks, known = whole.stream(list(range(200, 400))).rank, whole.run(list(range(200))).confidence
+    for j in range(3):
+        c = np.array(made[j][1][200:])
+        seen = known[~np.isnan(known[:, j]), j]
+        share = np.array([max((seen < x).sum(), 0.5) / len(seen) for x in c])
+        at = ~np.isnan(ranks[:, j])
+        np.testing.assert_allclose(ranks[at, j], share[at])
+
+
+def test_an_unseen_item_above_all_ties_at_every_link() -> None:
+    c = [[0.1, 0.2, 0.3, 0.4, 0.9], [0.9, 0.1, 0.2, 0.3, 0.9]]
+    model = Cascade([scripted("xxxxx", c[0]), scripted("yyyyy", c[1])], threshold=2.0).fit(
+        [0, 1, 2]
+    )
+    assert model.stream([4]).rank.tolist() == [[1, 1]]
+
+
+def test_streamed_ties_are_all_kept() -> None:
+    sure = scripted("a" * 10, [1.0] * 10)
+    model = Cascade([sure, scripted("b" * 10, [0.5] * 10)]).fit(list(range(10)))
+    assert model.run(list(range(10))).links[0].kept == 5
+    assert model.stream(list(range(10))).links[0].kept == 10
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [0, 1]])
+def test_one_score_of_two_classes_is_a_margin(labels: Any) -> None:
+    model = Fixed([-3.0, 0.5, np.nan], labels, "decision_function")
+    found = Cascade([model]).run(np.arange(3))
+    assert found.labels.tolist() == [labels[0], labels[1], None]
+    assert found.confidence[:, 0].tolist() == [3, 0.5, -np.inf]
+    odd = Fixed([1.0, 2.0], ["a", "b", "c"], "decision_function")
+    with pytest.raises(UsageError, match=r"scores of the shape \(2,\) for 3 classes"):
+        Cascade([odd]).run(np.arange(2))
+
+
+def test_costs_and_names_may_be_arrays() -> None:
+    one, two = scripted("xxxx", [0.1, 0.2, 0.3, 0.4]), scripted("yyyy", [0.5] * 4)
+    costs: Any = np.array([1, 12])
+    found = Cascade([one, two], costs=costs, names=np.array(["s", "l"])).run([0, 1, 2, 3])  # type: ignore[arg-type]
+    assert [(link.name, link.cost) for link in found.links] == [("s", 4), ("l", 24)]
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"threshold": np.nan}, "threshold is nan"),
+        ({"threshold": "0.3"}, "threshold is '0.3'"),
+        ({"costs": [-1.0]}, "a cost is -1.0"),
+        ({"costs": [np.nan]}, "a cost is nan"),
+    ],
+)
+def test_settings_that_are_no_numbers(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Cascade([scripted("ab", [0.1, 0.2])], **params).run([0, 1])
+
+
+@pytest.mark.parametrize("said", [None, ("ab", np.ones((2, 2))), ("ab", ["x", "y"]), ("ab", 1.0)])
+def test_answers_that_are_none(said: Any) -> None:
+    with pytest.raises(UsageError, match="ask link 0 of the cascade"):
+        Cascade([lambda items: said]).run([0, 1])
+    with pytest.raises(UsageError, match="the items are one name, 'photos'"):
+        Cascade([lambda items: said]).run("photos")
+
+
+def test_labels_are_of_one_kind() -> None:
+    def labels(*given: Any) -> Any:
+        found = Cascade([scripted(given, [0.5] * len(given))]).run(list(range(len(given))))
+        return found.labels
+
+    assert labels().dtype.kind == "U"
+    assert labels("a", np.str_("bc")).dtype == "<U2"
+    assert labels(1, 2).dtype.kind == "i"
+    assert labels(("a", "b"), ("c",)).tolist() == [("a", "b"), ("c",)]
+    assert labels(1, "b").tolist() == [1, "b"]
+
+
+def test_what_was_learned_with_other_settings_is_forgotten() -> None:
+    made = [scripted(*link) for link in links(0, 3, 9)]
+    model = Cascade(made[:2]).fit(list(range(9)))
+    assert model.set_params(costs=[1, 2], names=["a", "b"]).stream([0]).links[1].name == "b"
+    for params in ({"threshold": 2.0}, {"estimators": made, "costs": None, "names": None}):
+        with pytest.raises(UsageError, match="no thresholds have been learned"):
+            model.set_params(**params).stream([0])
+        model.fit(list(range(9))).stream([0])
+    with pytest.raises(UsageError, match="no such parameter"):
+        model.set_params(share=2)
+    clone = pytest.importorskip("sklearn.base").clone
+    again = clone(model)
+    assert not hasattr(again, "thresholds_")
+    assert again.threshold == 2.0

@@ -94,3 +94,35 @@ def test_bad_arguments() -> None:
     model = ConformalFilter(IDS).fit(P, ids)
     with pytest.raises(UsageError, match="answer about item 0: it said 'z'"):
         model.predict(P, lambda i, candidates: "z")
+
+
+def test_ids_and_answers_that_cannot_be_told_apart() -> None:
+    P, y = scores(0, 5)
+    ids = [IDS[k] for k in y]
+    with pytest.raises(UsageError, match="classes twice: 'a'"):
+        ConformalFilter(["a", "a", "b", "c"], 0.5).fit(P, ids)
+    for classes in ([1, 2, 3, 4], "abcd"):
+        with pytest.raises(UsageError, match="not a list of ids"):
+            ConformalFilter(classes, 0.5).fit(P, ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"eps is '0\.1'"):
+        ConformalFilter(IDS, "0.1").fit(P, ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the answers are one text"):
+        ConformalFilter(IDS, 0.5).fit(P, "aabbc")
+    with pytest.raises(UsageError, match=r"'\[1\]' is no class"):
+        ConformalFilter(IDS, 0.5).fit(P, [[1], *ids[1:]])  # type: ignore[list-item]
+
+
+def test_what_was_calibrated_with_other_settings_is_forgotten() -> None:
+    P, y = scores(0, 40)
+    ids, classes = [IDS[k] for k in y], list(IDS)
+    model = ConformalFilter(classes, 0.5).fit(P, ids)
+    assert model.get_params()["eps"] == 0.5
+    model.eps = 0.1
+    with pytest.raises(UsageError, match="nothing was calibrated with these settings"):
+        model.sets(P)
+    model.fit(P, ids)
+    classes.reverse()
+    with pytest.raises(UsageError, match="nothing was calibrated"):
+        model.predict(P, lambda i, kept: kept[0])
+    clone = pytest.importorskip("sklearn.base").clone
+    assert clone(model).fit(P, ids).threshold_.shape == (4,)

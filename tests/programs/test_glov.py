@@ -51,7 +51,8 @@ class Say:
     """Answers by list, one a round; remembers what it was asked."""
 
     def __init__(self, *answers: Any) -> None:
-        self.answers, self.asked = list(answers), []
+        self.answers = list(answers)
+        self.asked: list[str] = []
 
     def __call__(self, question: str) -> Any:
         self.asked.append(question)
@@ -78,7 +79,7 @@ def test_fitness_of_real_vectors_in_blocks(shared: Path, monkeypatch: Any) -> No
     task = Task.load(shared / "rs19" / "clip-vit-b-32.npz")
     A, W = task.images[:60], task.texts[3]
     wanted = zpe(A, W, 100.0), confidence(A, W, 100.0, 1.0)
-    monkeypatch.setattr("byname.programs.glov._BLOCK", 7)
+    monkeypatch.setattr("byname.programs.glov_fitness._BLOCK", 7)
     assert fitness(A, W, "zpe") == pytest.approx(wanted[0], abs=1e-4)
     assert fitness(A.astype(np.float16), W, "zpe") == pytest.approx(wanted[0], abs=1e-2)
     assert fitness(A, W, "confidence") == pytest.approx(wanted[1], abs=1e-4)
@@ -271,3 +272,107 @@ def test_bad_input() -> None:
         search(start=[])
     with pytest.raises(UsageError, match="nothing was tried"):
         search().prompts()
+
+
+def test_a_file_that_no_search_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "glov.json"
+    search(path).run(Say(["one {} !"], ["two {} !!"]))
+    good = json.loads(path.read_text())
+    assert search(path).round == 3
+    first: list[dict[str, Any]] = [
+        {"fitness": x} for x in (10**400, float("nan"), float("inf"), "7", True)
+    ]
+    first += [{"round": x} for x in (1, -1, True, "0")] + [{"template": "b {}"}, {"more": 1}]
+    last: list[dict[str, Any]] = [{"round": x} for x in (0, 4, 1.5)]
+    texts = ("a\n{}", "\x1b[31m{}", "a" * 300 + "{}", "x", "{} {}", None, "A {}", "ONE {} !")
+    last += [{"template": x} for x in texts]
+    top: list[dict[str, Any]] = [{"round": x} for x in (float("inf"), -5, 99, 2.7, "2", True)]
+    top += [{"trials": []}, {"trials": good["trials"] * 2}, {"trials": [1]}, {"settings": {}}]
+    top += [{"dropped": {"x": -3}}, {"dropped": [1]}, {"dropped": {"x": float("inf")}}]
+    for place, changes in ((0, first), (-1, last), (None, top)):
+        for change in changes:
+            bad = json.loads(json.dumps(good))
+            (bad if place is None else bad["trials"][place]).update(change)
+            path.write_text(json.dumps(bad))
+            with pytest.raises(PromptError, match="changed by hand"):
+                search(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 2.5}, "rounds is 2.5"),
+        ({"rounds": "3"}, "rounds is '3'"),
+        ({"penalty": "1"}, "penalty is '1'"),
+        ({"penalty": float("nan")}, "penalty is nan"),
+    ],
+)
+def test_settings_that_are_no_numbers(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        GlovSettings(**change)
+
+
+def test_images_and_scale_are_checked() -> None:
+    spoilt = X.copy()
+    spoilt[3, 1] = np.nan
+    with pytest.raises(UsageError, match="row 3 of the images"):
+        Glov(TAXONOMY, spoilt, encode)
+    with pytest.raises(UsageError, match=r"shape \(8,\)"):
+        Glov(TAXONOMY, X[0], encode)
+    for scale in (0, -1.0, np.nan, np.inf):
+        with pytest.raises(UsageError, match="scale is"):
+            Glov(TAXONOMY, X, encode, scale=scale)
+    with pytest.raises(UsageError, match="one row of 5 finite numbers"):
+        Glov(TAXONOMY, X[:, :5], encode).run(Say())
+    with pytest.raises(UsageError, match="one row of 8 finite numbers"):
+        Glov(TAXONOMY, X, lambda texts: encode(texts) * np.nan).run(Say())
+
+
+def test_fitness_of_what_is_none() -> None:
+    with pytest.raises(UsageError, match="kind is 'zpee'"):
+        fitness(X, CENTRES, "zpee")  # type: ignore[arg-type]
+    for images, classes in ((X[:0], CENTRES), (X, CENTRES[:0])):
+        with pytest.raises(UsageError, match=f"{len(images)} images and {len(classes)} classes"):
+            fitness(images, classes)
+
+
+def test_the_mean_image_is_a_float64_one() -> None:
+    # In float32 a sum of rows this far from zero depends on their order.
+    rng = np.random.default_rng(0)
+    A = (rng.standard_normal((50_000, 4)) * 0.01 + [1.0, 1.0, -1.0, 0.5]).astype(np.float32)
+    W = np.eye(4, dtype=np.float32)
+    L = 100 * A.astype(np.float64)
+    assert fitness(A, W) == pytest.approx((L - L.mean(axis=0)).max(axis=1).mean(), abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("4:3 photo of {}", ["4:3 photo of {}"]),
+        ("1.5x zoom of {}", ["1.5x zoom of {}"]),
+        ("1.a {}\n2: b {}\n3) 5 photos of {}", ["a {}", "b {}", "5 photos of {}"]),
+        ("1. **a photo of {}**\n_b {}_", ["a photo of {}", "b {}"]),
+        ("**the** {} **here**", ["**the** {} **here**"]),
+        ('{"templates": ["a {}", {"t": "b {}"}], "n": 2}', ["a {}", "b {}"]),
+        ("[]", []),
+    ],
+)  # fmt: skip
+def test_replies_as_llms_write_them(reply: str, found: list[str]) -> None:
+    assert read_proposals(reply) == found
+
+
+@pytest.mark.parametrize("said", [None, [None], 3])
+def test_replies_that_are_none(said: Any) -> None:
+    run = search()
+    with pytest.raises(UsageError, match="read the replies of round 1: ask gave"):
+        run.run(lambda question: said)
+    assert run.round == 0
+
+
+def test_the_output_file_is_tried_before_anything_is_encoded(tmp_path: Path) -> None:
+    def never(texts: list[str]) -> Any:
+        raise AssertionError("encoded")
+
+    with pytest.raises(OutputError, match="write the search"):
+        Glov(TAXONOMY, X, never, path=tmp_path / "none" / "x.json").run(Say())
+    assert list(tmp_path.iterdir()) == []

@@ -85,3 +85,28 @@ def test_bad_arguments() -> None:
     for texts, k in ((np.zeros((0, 2)), 1), (np.full((1, 2), np.nan), 1), (np.zeros((1, 2)), 0)):
         with pytest.raises(UsageError, match="find the centres of texts"):
             fine_centres(texts, k)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_numbers_that_are_none_or_too_large_are_named(value: float) -> None:
+    good, bad = np.eye(3), np.eye(3)
+    bad[1, 0] = value
+    with pytest.raises(UsageError, match="row 1 of the class vectors"):
+        mode_weights(bad, [good, good])
+    with pytest.raises(UsageError, match="row 1 of the centres of expert 1"):
+        mode_weights(good, [good, bad])
+    with pytest.raises(UsageError, match="find the centres of texts"):
+        fine_centres(bad, 2)
+
+
+@pytest.mark.filterwarnings("ignore:One of the clusters")
+def test_texts_of_no_measurable_distance() -> None:
+    X = np.random.default_rng(0).standard_normal((7, 4)) * 1e-200
+    assert fine_centres(X, 2).shape[1] == 4
+
+
+@pytest.mark.parametrize("k", [2.5, "2", None])
+def test_a_number_of_centres_is_whole(k: object) -> None:
+    with pytest.raises(UsageError, match="find the centres of texts"):
+        fine_centres(np.eye(3), k)  # type: ignore[arg-type]
+    assert fine_centres(np.eye(3), np.int64(2)).shape == (2, 3)  # type: ignore[arg-type]

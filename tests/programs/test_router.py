@@ -210,6 +210,10 @@ def test_settings_and_report() -> None:
         ({"combine": "votes"}, "combine is 'votes'. Known: logits, probabilities"),
         ({"match": "yes"}, "match is 'yes'. Known: auto, spread, none"),
         ({"temperature": 0}, "temperature is 0"),
+        ({"temperature": "1"}, "temperature is '1'"),
+        ({"experts": None}, "there is no expert"),
+        ({"experts": ["x"]}, "expert 0 is of the type str"),
+        ({"weights": ["a", "b", "c"]}, "Give 3 numbers, none negative"),
     ],
 )
 def test_bad_settings(params: dict[str, Any], message: str) -> None:
@@ -246,3 +250,59 @@ def test_three_real_encoders(shared: Path) -> None:
         model = EncoderEnsemble(texts, weights).fit(X)
         np.testing.assert_allclose(model.weights_, w, atol=1e-5)
         np.testing.assert_allclose(model.decision_function(X) / 100, S / 100, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Batch, Embeddings.from_arrays])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_is_named(kind: Any, value: float) -> None:
+    texts, X = experts()
+    spoilt = [x.astype(np.float32) for x in X]
+    given = [kind(x) for x in spoilt]
+    spoilt[1][3, 2] = value
+    if kind is Batch:
+        given = [Batch(x) for x in spoilt]
+    elif kind is np.asarray:
+        given = spoilt
+    else:  # Embeddings are checked when made; what they hold can still be written to
+        held = given[1].vectors.copy()
+        held[3, 2] = value
+        given[1] = replace(given[1])
+        object.__setattr__(given[1], "vectors", held)
+    for model in (EncoderEnsemble(texts), EncoderEnsemble(texts, "zpe")):
+        with pytest.raises(EmbeddingsError, match="row 3 of expert 1 holds"):
+            model.fit(given)
+        with pytest.raises(EmbeddingsError, match="row 3 of expert 1 holds"):
+            model.predict(given)
+
+
+def test_what_is_learned_from_images_needs_images() -> None:
+    texts, X = experts()
+    needy: tuple[dict[str, Any], ...] = ({"weights": "zpe"}, {"match": "spread"})
+    for params in needy:
+        with pytest.raises(UsageError, match="there are no images"):
+            EncoderEnsemble(texts, **params).fit()
+        assert EncoderEnsemble(texts, **params).fit(X).weights_.sum() == pytest.approx(1)
+    assert EncoderEnsemble(texts, match="none").fit().weights_.tolist() == [1 / 3] * 3
+
+
+def test_weights_and_centres_may_be_arrays() -> None:
+    texts, X = experts(7, (6, 5), (20, 20))
+    given = np.array([0.25, 0.75])
+    model = EncoderEnsemble(texts, given).fit(X)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(model.weights_, [0.25, 0.75])
+    given[:] = 0.5
+    np.testing.assert_array_equal(
+        model.decision_function(X), EncoderEnsemble(texts).decision_function(X)
+    )
+    centres: Any = np.eye(4)[:2, None]
+    mode = EncoderEnsemble(texts, "mode", class_vectors=np.eye(4), centres=centres).fit()
+    np.testing.assert_array_equal(mode.weights_, mode_weights(np.eye(4), centres))
+
+
+def test_the_gate_takes_one_vector_a_class() -> None:
+    texts, _ = experts(7, (6, 5), (20, 20))
+    centres = [np.eye(4)[:1], np.eye(4)[1:]]
+    for C in (3, 5):
+        model = EncoderEnsemble(texts, "mode", class_vectors=np.ones((C, 4)), centres=centres)
+        with pytest.raises(UsageError, match=rf"shape \({C}, 4\), for 4 classes"):
+            model.fit()

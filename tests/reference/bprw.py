@@ -16,6 +16,11 @@ def logsumexp(values: list[float]) -> float:
     return top + math.log(sum(math.exp(v - top) for v in values))
 
 
+def log(share: float) -> float:
+    """-inf for a share that has gone to nothing."""
+    return math.log(share) if share > 0 else -math.inf
+
+
 def log_normal(x: Floats, mean: Floats, var: Floats) -> float:
     return float(-0.5 * (((x - mean) ** 2 / var) + np.log(2 * math.pi * var)).sum())
 
@@ -31,7 +36,7 @@ def em(
     for _ in range(max_iter):
         N = np.zeros(P)
         for i in range(n):
-            joint = [math.log(pi[p]) + L[i, p] for p in range(P)]
+            joint = [log(pi[p]) + L[i, p] for p in range(P)]
             whole = logsumexp(joint)
             N += [copies * math.exp(j - whole) for j in joint]
         new = (N + pseudo) / (copies * n + pseudo.sum())
@@ -44,10 +49,8 @@ def em(
 
 
 def objective(L: Floats, pi: Floats, pseudo: Floats, copies: float) -> float:
-    data = sum(
-        logsumexp([math.log(pi[p]) + L[i, p] for p in range(len(pi))]) for i in range(len(L))
-    )
-    return copies * data + sum(pseudo[p] * math.log(pi[p]) for p in range(len(pi)) if pseudo[p] > 0)
+    data = sum(logsumexp([log(pi[p]) + L[i, p] for p in range(len(pi))]) for i in range(len(L)))
+    return copies * data + sum(pseudo[p] * log(pi[p]) for p in range(len(pi)) if pseudo[p] > 0)
 
 
 def bprw(

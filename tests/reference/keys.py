@@ -27,3 +27,11 @@ def keys(
             own = [scale * s for s, other in nearest if other == c]
             out[i, c] = max(own) + math.log(sum(math.exp(s - max(own)) for s in own)) + bias
     return out
+
+
+def match(X: Any, texts: Any, support: Any) -> tuple[float, float]:
+    """Factor and shift that give the cosines with the support the spread of those with texts."""
+    a = [float(np.dot(x, t)) for x in np.asarray(X, np.float64) for t in np.asarray(texts)]
+    b = [float(np.dot(x, t)) for x in np.asarray(X, np.float64) for t in np.asarray(support)]
+    factor = float(np.std(a) / np.std(b))
+    return factor, float(np.mean(a) - factor * np.mean(b))

@@ -26,9 +26,10 @@ def abs_score(
 
 
 def as_probability(score: Any) -> NDArray[np.float64]:
-    """Shares of the positive scores."""
+    """Shares of the positive scores; NaN where there is none."""
     above = np.maximum(score, 0)
-    out: NDArray[np.float64] = above / above.sum(axis=1, keepdims=True)
+    total = above.sum(axis=1, keepdims=True)
+    out: NDArray[np.float64] = above / np.where(total > 0, total, np.nan)
     return out
 
 

@@ -37,7 +37,8 @@ def zpe(
     if tau is not None:
         middle = median(scores)
         mad = median(abs(a - middle) for a in scores)
-        kept = [p for p in range(P) if mad > 0 and (scores[p] - middle) / mad > tau] or kept
+        # Mean cosines that differ by a millionth are equal.
+        kept = [p for p in range(P) if scores[p] > middle + tau * mad + 1e-6 * s] or kept
     w = [0.0] * P
     for p, share in zip(kept, softmax([scores[p] for p in kept], temperature), strict=True):
         w[p] = share

@@ -195,12 +195,12 @@ def test_details_name_the_best_text_of_the_answered_class() -> None:
     for i, k in enumerate([0, 1, 2, 0, 1, 2]):
         mine = np.flatnonzero(texts.class_index == k)
         cosines = texts.vectors[mine] @ batch.X[i]
-        assert told["best_text"][i] == mine[cosines.argmax()]
+        assert told["best_text_row"][i] == mine[cosines.argmax()]
         assert told["best_text_cosine"][i] == pytest.approx(cosines.max())
     json.dumps(told)
     own = Describe().details(batch, texts, State())
     best = score(batch, texts).argmax(axis=1)
-    assert [texts.class_index[row] for row in own["best_text"]] == best.tolist()
+    assert [texts.class_index[row] for row in own["best_text_row"]] == best.tolist()
 
 
 def test_another_aggregate_is_refused() -> None:

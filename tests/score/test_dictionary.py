@@ -168,7 +168,7 @@ def test_nothing_to_learn_from_is_the_cosine(case: str, center: bool) -> None:
     member, S = score(batch, texts, state, center=center)
     assert member.coef_ is None
     assert member.report()["fell_back_to_cosine"]
-    np.testing.assert_array_equal(S, Cosine().apply(batch, texts, state))
+    np.testing.assert_allclose(S, Cosine().apply(batch, texts, state), rtol=1e-12)
 
 
 def test_texts_without_weight_or_class_do_not_count() -> None:
@@ -205,6 +205,26 @@ def test_many_texts_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     member, S = score(batch, texts, state)
     assert member.pairs_ == (10, 10)
     assert np.isfinite(S).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, st.booleans(), st.booleans())
+def test_the_order_of_classes_and_texts_changes_nothing(seed: int, kinds: bool, few: bool) -> None:
+    batch, texts, state = world(seed, kinds=kinds)
+    rng = np.random.default_rng(seed)
+    order, rows = rng.permutation(3), rng.permutation(14)
+    other = replace(
+        texts,
+        vectors=texts.vectors[rows],
+        class_index=np.argsort(order)[texts.class_index[rows]],
+        kind=tuple(texts.kind[i] for i in rows) if kinds else None,
+        taxonomy=Taxonomy(texts.taxonomy.classes[i] for i in order),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("byname.score.dictionary.PAIRS", 6 if few else 8192)
+        a = score(batch, texts, state, negatives=2)[1]
+        b = score(batch, other, replace(state, W=state.W[order]), negatives=2)[1]
+    np.testing.assert_allclose(b, a[:, order], atol=1e-12)
 
 
 def test_seeds() -> None:

@@ -115,6 +115,79 @@ def test_an_example_equal_to_the_image_decides() -> None:
     np.testing.assert_allclose(S.max(axis=1), SCALE - 1)
 
 
+def partial(seed: int, offset: float = 0.0) -> tuple[Batch, ClassTexts]:
+    """A support of the classes 0 and 1 alone; with an offset images lie near each other."""
+    rng = np.random.default_rng(seed)
+    batch, texts = make(seed, support=False)
+    shown = unit(rng.standard_normal((7, 5)) + offset)
+    own = Support(shown, np.array([0, 1, 0, -1, 1, 1, 0]), "labelled")
+    return Batch(unit(batch.X + offset), support=own), texts
+
+
+@given(st.integers(0, 999), st.sampled_from([1, 3, 20]))
+def test_a_support_of_some_classes_is_brought_to_the_spread_of_the_texts(seed: int, k: int) -> None:
+    batch, texts = partial(seed)
+    assert batch.support is not None
+    vectors, index = all_keys(batch, texts)
+    used = batch.support.class_index >= 0
+    a, b = reference.match(
+        batch.X, texts.vectors[texts.class_index >= 0], batch.support.vectors[used]
+    )
+    # One more number of each vector does the same to all cosines with the support.
+    wider = np.hstack([vectors, np.zeros((len(vectors), 1))])
+    wider[len(texts.vectors) :] = np.hstack([a * batch.support.vectors, np.full((7, 1), b)])
+    X = np.hstack([batch.X, np.ones((9, 1))])
+    expected = reference.keys(X, wider, index, 4, k=k, scale=SCALE, bias=-1.0)
+    member = Keys(k=k).fit(batch, texts, State())
+    np.testing.assert_allclose(member.apply(batch, texts, State()), expected, atol=1e-9)
+    assert member.report() == {
+        "support_factor": pytest.approx(a), "support_shift": pytest.approx(b)
+    }  # fmt: skip
+
+
+def test_classes_without_support_are_still_answered(shared: Path) -> None:
+    task = Task.load(shared / "rs19" / "clip-vit-b-32.npz")
+    texts, labels = task.texts_for("templates"), np.asarray(task.labels)
+    rows = np.concatenate([np.flatnonzero(labels == k)[:5] for k in range(10)])
+    rest = np.setdiff1d(np.arange(len(labels)), rows)
+    batch = Batch(task.images[rest], support=Support(task.images[rows], labels[rows], "labelled"))
+    right = {}
+    for name, member in {"raw": Keys(), "fitted": Keys().fit(batch, texts, State())}.items():
+        hit = member.apply(batch, texts, State()).argmax(axis=1) == labels[rest]
+        right[name] = [hit[labels[rest] < 10].mean(), hit[labels[rest] >= 10].mean()]
+        told = member.details(batch, texts, State())["nearest_class"]
+        S = member.apply(batch, texts, State())
+        assert told == [texts.taxonomy.class_ids[c] for c in S.argmax(axis=1)]
+    assert right["raw"][1] == 0
+    assert right["fitted"][1] > 0.8
+    assert right["fitted"][0] > 0.8
+
+
+@pytest.mark.parametrize("case", ["all classes", "no support", "no images", "no text of it"])
+def test_cosines_are_taken_as_they_are(case: str) -> None:
+    batch, texts = partial(3, offset=1.0)
+    if case == "all classes":
+        own = Support(batch.support.vectors, np.arange(7) % 4, "labelled")  # type: ignore[union-attr]
+        batch = replace(batch, support=own)
+    elif case == "no support":
+        batch = replace(batch, support=None)
+    elif case == "no images":
+        batch = replace(batch, X=batch.X[:0])
+    else:
+        texts = replace(texts, class_index=np.where(texts.class_index > 1, -1, texts.class_index))
+    member = Keys().fit(*partial(4), State()).fit(batch, texts, State())
+    assert (member.factor_, member.shift_, member.report()) == (1.0, 0.0, {})
+
+
+def test_cosines_without_a_spread_are_only_shifted() -> None:
+    batch, texts = partial(5)
+    alike = replace(batch, X=np.repeat(batch.X[:1], 9, axis=0),
+                    support=Support(batch.X[:1], np.array([0]), "labelled"))  # fmt: skip
+    member = Keys().fit(alike, texts, State())
+    assert member.factor_ == 1
+    assert member.shift_ < 0
+
+
 def test_weights_count_only_where_they_are_zero() -> None:
     batch, texts = make(2)
     weight = np.array([0.0, 2.0] * 8)

@@ -175,7 +175,7 @@ def test_texts_of_both_sets_need_a_choice() -> None:
     np.testing.assert_allclose(
         score(X, both, set="presence")[:, :2], score(X, texts)[:, :2], atol=1e-12
     )
-    with pytest.raises(PromptError, match=r"no text is of the kinds 'anomalous' or 'normal'. Make"):
+    with pytest.raises(NeedsError, match=r"no text is of the kinds 'anomalous' or 'normal'. Make"):
         score(X, texts, set="anomaly")
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from byname.errors import NeedsError, RecipeError
+from byname.errors import NeedsError, PromptError, RecipeError
 from byname.ops import unit
 from byname.recipes import get_recipe
 from byname.stage import Batch, ClassTexts, State
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
-from byname.weigh.bprw import Bprw
+from byname.weigh.bprw import Bprw, _nearest
 from byname.weigh.mean import Mean
 from tests.reference import bprw as reference
 
@@ -59,6 +59,8 @@ def fitted(batch: Batch, texts: ClassTexts, **params: Any) -> tuple[Bprw, Any]:
     st.sampled_from([1.0, 2.0, 100.0]),
     st.sampled_from([None, 0.5]),
 )
+@example(seed=625, top=1, alpha=1.0, tau2=None)  # a share goes to nothing
+@example(seed=1129, top=1, alpha=1.0, tau2=None)
 def test_loops_agree(seed: int, top: int, alpha: float, tau2: float | None) -> None:
     batch, texts = world(seed)
     kwargs: dict[str, Any] = {"top": top, "alpha": alpha, "max_iter": 60}
@@ -310,3 +312,25 @@ def test_parameters_out_of_range(spec: str, seen: str) -> None:
     with pytest.raises(RecipeError) as error:
         get_recipe(spec)
     assert str(error.value) == f"cannot use 'bprw': {seen}"
+
+
+@pytest.mark.parametrize(
+    "params", [{"top": 2.5}, {"max_iter": 10.5}, {"samples": True}, {"alpha": None}, {"tau2": "x"}]
+)
+def test_parameters_of_another_kind(params: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"cannot use 'bprw': {next(iter(params))}=.* not fit"):
+        Bprw(**params)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_variance_that_is_no_number_is_refused(power: float) -> None:
+    batch, texts = with_variances(3)
+    assert texts.text_log_var is not None
+    texts.text_log_var[4, 1] = np.nan
+    with pytest.raises(PromptError, match="row 4 of 'text_log_var' holds NaN"):
+        fitted(batch, texts, power=power)
+
+
+def test_a_class_without_numbers_takes_no_image_of_another() -> None:
+    X, W = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[np.nan, np.nan], [1.0, 0.0]])
+    assert _nearest(X, W, 1)[1].tolist() == [0]

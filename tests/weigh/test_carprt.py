@@ -133,6 +133,40 @@ def test_the_bias_of_the_encoder_changes_nothing() -> None:
         np.testing.assert_array_equal(W, other)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e308])
+@pytest.mark.parametrize("temperature", [1.0, 1e-6, np.inf])
+def test_no_scale_is_too_large(scale: float, temperature: float) -> None:
+    batch, Z = world(4, N=60)
+    member, _ = fitted(batch, texts_of(Z, scale=scale), temperature=temperature)
+    w = member.class_weight_
+    if temperature == np.inf:
+        np.testing.assert_array_equal(w, 0.25)
+    else:
+        expected, _ = fitted(batch, texts_of(Z, scale=1e9))
+        np.testing.assert_allclose(w, expected.class_weight_, atol=1e-12)
+
+
+@pytest.mark.parametrize("empty", ["prompt", "zero"])
+def test_classes_of_the_same_texts_share_their_images(empty: Any) -> None:
+    batch, Z = world(3, K=3)
+    twice = Z[:, [0, 1, 2, 1]]
+    member, W = fitted(batch, texts_of(twice, scale=SCALE), empty=empty)
+    alone, _ = fitted(batch, texts_of(Z, scale=SCALE), empty=empty)
+    assert alone.hits_[:, 1].min() > 0
+    np.testing.assert_allclose(member.hits_[:, 1], member.hits_[:, 3])
+    np.testing.assert_allclose(member.hits_[:, 1] * 2, alone.hits_[:, 1])
+    np.testing.assert_allclose(member.class_weight_[:, :3], alone.class_weight_)
+    np.testing.assert_allclose(W[1], W[3])
+    other, _ = fitted(batch, texts_of(twice[:, ::-1], scale=SCALE), empty=empty)
+    np.testing.assert_allclose(other.class_weight_[:, ::-1], member.class_weight_)
+
+
+@pytest.mark.parametrize("value", [None, "a", True])
+def test_a_temperature_of_another_kind(value: Any) -> None:
+    with pytest.raises(RecipeError, match=r"temperature=.* does not fit"):
+        Carprt(temperature=value)
+
+
 def test_without_images_the_weights_are_equal() -> None:
     batch, Z = world(6)
     assert Carprt().report() == {}

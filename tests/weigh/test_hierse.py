@@ -155,3 +155,9 @@ def test_the_classifier_encodes_the_names_of_groups(tmp_path: Path) -> None:
 def test_a_chain_of_none_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"chain is 0\. Give 1 for the class alone, or more\."):
         create("hierse[chain=0]", "weigh")
+
+
+@pytest.mark.parametrize("chain", [2.5, True, "x", None])
+def test_a_chain_of_another_kind(chain: Any) -> None:
+    with pytest.raises(RecipeError, match=r"'hierse': chain=.* does not fit"):
+        Hierse(chain=chain)

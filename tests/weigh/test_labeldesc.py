@@ -207,6 +207,22 @@ def test_texts_without_weight_or_class_do_not_count() -> None:
     np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+def test_images_that_cancel_out_centre_nothing() -> None:
+    batch, texts = world(3)
+    none = fitted(Batch(batch.X[:0]), texts)[1]
+    for shift in (0.0, 1e-9):
+        both = np.vstack([batch.X, -batch.X]) + shift
+        np.testing.assert_array_equal(fitted(Batch(both), texts)[1], none)
+
+
+def test_among_strengths_of_equal_error_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, texts = world(4)
+    errors = np.ones(len(GRID))
+    errors[[0, -1]] = 1 - 1e-12, 2
+    monkeypatch.setattr("byname.weigh.labeldesc._loo", lambda *_: errors)
+    assert fitted(batch, texts)[0].strength_ == GRID[-2]
+
+
 def test_report() -> None:
     batch, texts = world(10)
     assert Labeldesc().report() == {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byname.errors import NeedsError, RecipeError
+from byname.errors import NeedsError, PromptError, RecipeError
 from byname.ops import unit
 from byname.recipes import get_recipe
 from byname.stage import Batch, ClassTexts, State
@@ -136,6 +136,46 @@ def test_texts_without_weight_or_class_do_not_count() -> None:
     assert fitted(texts, "global", 2).kept_.sum() == 3
 
 
+def test_texts_that_do_not_count_are_not_in_the_report() -> None:
+    u = np.array([[0.1], [0.3], [0.9], [0.2]]) + np.zeros((4, 5))
+    texts = replace(
+        world(4, counts=(3, 1)), text_log_var=np.log(u), class_index=np.array([0, 0, 0, 1]),
+        weight=np.array([1.0, 1.0, 0.0, 1.0]),
+    )  # fmt: skip
+    first, second = fitted(texts).report()["classes"]
+    assert (first["id"], first["texts"], first["kept"]) == ("c0", 2, 1)
+    assert first["uncertainty"] == pytest.approx(1.0)
+    assert (second["id"], second["texts"]) == ("c1", 1)
+    none = replace(texts, weight=np.array([0.0, 1.0, 1.0, 1.0]))
+    assert fitted(none).report()["classes"][0]["lowest"] == pytest.approx(1.5)
+
+
+def test_a_variance_right_at_the_limit_is_kept_whatever_rounding_says() -> None:
+    """Of two texts the vaguer one is at the mean and one standard deviation more."""
+    rng = np.random.default_rng(0)
+    for log_var in rng.normal(-3, 1, (40, 2, 5)):
+        texts = replace(world(2, counts=(2,)), text_log_var=log_var)
+        assert fitted(texts, "std", 1.0).kept_.all()
+        assert fitted(texts, "std", 1 - 1e-9).kept_.sum() == 1
+
+
+@pytest.mark.parametrize("how", MODES)
+def test_endless_variances_leave_numbers(how: tuple[str, float]) -> None:
+    texts = replace(world(2, counts=(3,)), text_log_var=np.array([[1e4], [-np.inf], [np.inf]]))
+    member = fitted(texts, *how)
+    assert member.kept_[1]
+    assert member.weight_.sum() == pytest.approx(1)
+    assert np.isfinite(member.report()["classes"][0]["uncertainty"])
+
+
+def test_a_variance_that_is_no_number_is_refused() -> None:
+    texts = world(2)
+    assert texts.text_log_var is not None
+    texts.text_log_var[7, 2] = np.nan
+    with pytest.raises(PromptError, match="row 7 of 'text_log_var' holds NaN"):
+        fitted(texts)
+
+
 def test_report_puts_the_most_ambiguous_class_first() -> None:
     texts = world(4, counts=(2, 1))
     u = np.array([[0.1], [0.5], [0.3]]) + np.zeros((3, 5))
@@ -173,3 +213,9 @@ def test_parameters_out_of_range(params: dict[str, Any], seen: str) -> None:
 def test_a_spec_reaches_the_parameters() -> None:
     member = get_recipe("uncertainty[mode=global,k=3]").create("weigh")
     assert (member.params.mode, member.params.k) == ("global", 3)
+
+
+@pytest.mark.parametrize("params", [{"k": 1.5}, {"k": True}, {"share": "x"}, {"a": None}])
+def test_parameters_of_another_kind(params: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"'uncertainty': {next(iter(params))}=.* does not fit"):
+        Uncertainty(**params)

@@ -170,6 +170,35 @@ def test_selection_keeps_those_far_above_the_median() -> None:
     np.testing.assert_allclose(none.prompt_weight_, every.prompt_weight_)
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.5, 2.0])
+def test_the_one_that_stands_out_among_equals_is_kept(tau: float) -> None:
+    """MAD is 0 there: all that is above the median is far above it."""
+    batch, Z = world(7, P=2)
+    low, high = np.argsort(fitted(batch, texts_of(Z, scale=SCALE))[0].score_)
+    for most, least, left in ((low, high, 1), (high, low, 5)):
+        five = Z[[most, most, least, most, most]]
+        member, W = fitted(batch, texts_of(five, scale=SCALE), select=tau)
+        _, w, expected = zpe(
+            batch.X, five, SCALE, R=None, mode="test", tau=tau, temperature=1.0
+        )  # fmt: skip
+        np.testing.assert_allclose(member.prompt_weight_, w, atol=1e-8)
+        np.testing.assert_allclose(W, expected, atol=1e-8)
+        assert (member.prompt_weight_ > 0).sum() == left
+
+
+def test_no_scale_is_too_large() -> None:
+    batch, Z = world(8)
+    found = fitted(batch, texts_of(Z, scale=1e308), temperature=1e-3)[0].prompt_weight_
+    expected = fitted(batch, texts_of(Z, scale=1e9))[0].prompt_weight_
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("params", [{"temperature": "a"}, {"temperature": None}, {"select": "x"}])
+def test_parameters_of_another_kind(params: Any) -> None:
+    with pytest.raises(RecipeError, match=f"'zpe': {next(iter(params))}=.* does not fit"):
+        Zpe(**params)
+
+
 def test_without_images_the_weights_are_equal() -> None:
     batch, Z = world(6)
     member, _ = fitted(Batch(batch.X[:0]), texts_of(Z))
