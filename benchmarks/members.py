@@ -37,7 +37,7 @@ from byname.taxonomy import Node, Taxonomy
 PRODUCTS: dict[str, list[tuple[str, str]]] = {
     "mean": [],
     "mean_similarity": [],
-    "cpe": [("N", "K")],
+    "cpe": [("N", "K"), ("N/10", "M")],
     "zpe": [("N", "M")],
     "carprt": [("N", "M")],
     "bprw": [("N", "K"), ("100K", "M/K")],
@@ -113,7 +113,13 @@ def product(batch: Batch, texts: ClassTexts, what: tuple[str, str], each: int) -
     """One matrix product, 1024 rows by at most 4096 columns at a time, results dropped."""
     K = texts.n_classes
     size = {"N": len(batch), "K": K, "M": len(texts.vectors), "R": 16 * K, "G": 10 * K}
-    size |= {"100K": 100 * K, "M/K": each, "D": texts.vectors.shape[1], "RK": 0}
+    size |= {
+        "N/10": len(batch) // 10,
+        "100K": 100 * K,
+        "M/K": each,
+        "D": texts.vectors.shape[1],
+        "RK": 0,
+    }
     rows, columns = size[what[0]], size[what[1]]
     if what[1] == "RK":  # signatures against signatures: width K
         A = np.ones((1024, K), np.float32)
