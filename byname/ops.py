@@ -86,8 +86,10 @@ def cast(x: Array, reference: Array) -> Array:
 
 def full(reference: Array, shape: tuple[int, ...], value: float) -> Array:
     """A constant array of the kind, on the device and of the type that ``reference`` has."""
-    torch = is_torch(reference)
-    return reference.new_full(shape, value) if torch else np.full(shape, value, reference.dtype)
+    if is_torch(reference):
+        return reference.new_full(shape, value)
+    kind = reference.dtype
+    return np.full(shape, value, kind) if value else np.zeros(shape, kind)  # zeros cost nothing
 
 
 def as_float(x: Array) -> Array:
