@@ -148,15 +148,16 @@ class Pipeline:
             member.check_needs(batch, texts, frozenset({"X"}))
         stages = [m for m in (self.score, self.refine) if m is not None]
         streamed = list(takewhile(lambda m: m.inductive, stages))
-        S, start = None, 0
+        S: Any = None
+        start = 0
         for rows in batch_rows(batch, block) if streamed else ():
             state = self._state()
             for member in streamed:
                 state = replace(state, S=self._apply(member, rows, state))
             # Written into one array, so that the parts' memory is used again and again.
-            if S is None:
-                S = ops.full(state.S, (len(batch), state.S.shape[1]), 0.0)
-            S[start : start + len(rows)] = state.S
+            part: Any = state.S
+            S = ops.full(part, (len(batch), part.shape[1]), 0.0) if S is None else S
+            S[start : start + len(rows)] = part
             start += len(rows)
         for member in stages[len(streamed) :]:
             S = self._apply(member, batch, self._state(S))

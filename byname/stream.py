@@ -15,6 +15,7 @@ __all__ = ["Segments", "reduce_texts"]
 
 Array = Any
 How = Literal["max", "sum", "logsumexp"]
+ROOM = 60
 ROWS, COLUMNS = 1024, 4096  # a tile of 16 MB in float32, measured fastest on two cores
 
 
@@ -148,6 +149,7 @@ def _columns(S: Array, starts: NDArray[np.intp], how: How) -> Array:
     # own; where a segment lies so far below that little is left of it, its own is taken after all.
     top = S.max(axis=1, keepdims=True)
     top[top == -np.inf] = 0
+    top -= ROOM  # float32 holds exp(60) times many, and so much more of what lies below
     shifted = S - top
     sums = np.add.reduceat(np.exp(shifted, out=shifted), starts, axis=1)
     with np.errstate(divide="ignore"):
