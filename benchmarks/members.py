@@ -52,13 +52,13 @@ PRODUCTS: dict[str, list[tuple[str, str]]] = {
     "describe[aggregate=max]": [("N", "M")],
     "joint_softmax": [("N", "M")],
     "chils": [("N", "G"), ("N", "K")],
-    "perception": [("N", "M")],
+    "perception": [("N", "M"), ("N", "M")],
     "perception[mode=one_step]": [("N", "K")],
     "two_state": [("N", "K")],
     "dictionary": [("N", "K")],
     "tip_x": [("N", "K"), ("N", "R"), ("N", "RK")],
     "keys": [("N", "M")],
-    "descent": [("N", "K")],
+    "descent": [("N", "K"), ("N", "K")],
     "temperature": [("N", "K")] * 10,
     "argmax": [],
     "multilabel": [],
@@ -146,13 +146,14 @@ def run(member: Any, batch: Batch, texts: ClassTexts, state: State) -> None:
     if member.stage == "weigh" or not member.inductive:
         member.apply(batch, texts, state)
         return
-    parts, start = [], 0
+    out, start = None, 0
     for rows in batch_rows(batch, 4096):
         here = state if state.S is None else replace(state, S=state.S[start : start + len(rows)])
-        parts.append(member.apply(rows, texts, here))
+        made = member.apply(rows, texts, here)
+        if member.stage != "decide":
+            out = np.zeros((len(batch), made.shape[1]), made.dtype) if out is None else out
+            out[start : start + len(rows)] = made
         start += len(rows)
-    if member.stage != "decide":
-        np.concatenate(parts)
 
 
 def measure(name: str, n: int, k: int, m: int, d: int, rounds: int) -> dict[str, Any]:
