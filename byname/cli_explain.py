@@ -16,21 +16,16 @@ from byname.cli_options import (
     Lineage,
     NoCache,
     Precision,
+    Prompts,
     Quiet,
+    RecipeName,
+    Stage,
+    Templates,
     Threads,
     With,
 )
 
 __all__ = ["register"]
-
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")]
-Templates = Annotated[
-    list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
-]
-Prompts = Annotated[
-    str | None, typer.Option(help="A member, a prompt file, or templates+file.json.")
-]
-Stage = Annotated[str | None, typer.Option(help="Stage member.")]
 
 
 def explain(

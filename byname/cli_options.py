@@ -15,7 +15,11 @@ __all__ = [
     "Lineage",
     "NoCache",
     "Precision",
+    "Prompts",
     "Quiet",
+    "RecipeName",
+    "Stage",
+    "Templates",
     "Threads",
     "With",
 ]
@@ -51,4 +55,12 @@ With = Annotated[
         help="A further input, KIND=VALUE: second=ENCODER, views=uniform[n=8], captions=FILE, "
         "class_probs=FILE, reference=IMAGES, support=FOLDER. Repeatable; see docs/formats.md.",
     ),
+]
+Prompts = Annotated[
+    str | None, typer.Option(help="A prompts member, a file, or templates+FILE.json.")
+]
+RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")]
+Stage = Annotated[str | None, typer.Option(help="Stage member.")]
+Templates = Annotated[
+    list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
 ]

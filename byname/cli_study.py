@@ -16,7 +16,11 @@ from byname.cli_options import (
     Lineage,
     NoCache,
     Precision,
+    Prompts,
     Quiet,
+    RecipeName,
+    Stage,
+    Templates,
     Threads,
     With,
 )
@@ -32,14 +36,6 @@ Classes = Annotated[
     str | None, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")
 ]
 TaxonomyFile = Annotated[str | None, typer.Option(help="Tree over the classes of the task.")]
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="See 'byname list recipes'.")]
-Templates = Annotated[
-    list[str] | None, typer.Option(help="Own template with {} for the name; may be repeated.")
-]
-Prompts = Annotated[
-    str | None, typer.Option(help="A prompts member, a file, or templates+FILE.json.")
-]
-Stage = Annotated[str | None, typer.Option(help="Stage member.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="All classes, not the worst 20.")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ __all__ = ["Head", "ImageHead", "TextHead"]
 Array = NDArray[Any]
 
 
-class Head:
+class Head(ABC):
     """Rows (n, a) to unit rows (n, width), with the gradient of every parameter.
 
     Inputs are centred and divided by one number, so that encoders of any scale start alike.
@@ -39,27 +40,27 @@ class Head:
         return cls(cls.initial(rng, X.shape[1], width), mean.astype(np.float32), spread)
 
     @staticmethod
+    @abstractmethod
     def shapes(a: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the parameters by name."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def initial(rng: np.random.Generator, a: int, width: int) -> Params:
         """Parameters by name."""
-        raise NotImplementedError
 
     def prepared(self, X: Array) -> Array:
         """What the first layer sees."""
         made: Array = (X - self.mean) * X.dtype.type(1 / self.spread)
         return made
 
+    @abstractmethod
     def forward(self, Z: Array, mask: Array | None = None) -> tuple[Array, Any]:
         """Unit rows of prepared rows, and what :meth:`backward` needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, kept: Any, grad: Array) -> Params:
         """Gradients of the parameters from that of the unit rows."""
-        raise NotImplementedError
 
     def __call__(self, X: Array) -> Array:
         """Unit rows of rows as the encoder gives them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ FEW = 30
 _ASKED = "inject classes into the head"
 
 
-class _Injector(Adapter):
+class _Injector(Adapter, ABC):
     """Descriptions of classes to rows of a head, rescaled to the mean length of the seen rows."""
 
     length_: float
@@ -35,8 +36,9 @@ class _Injector(Adapter):
         made: Array = ops.unit(self._direction(rows)).astype(np.float32, copy=False)
         return made * np.float32(self.length_)
 
+    @abstractmethod
     def _direction(self, A: Array) -> Array:
-        raise NotImplementedError
+        """Rows (U, w) whose length does not count."""
 
     def _pairs(self, A: Any, W: Any) -> tuple[Array, Array]:
         X, Y = paired(A, W, _ASKED, ("descriptions of seen classes", "rows of the head"), 2)

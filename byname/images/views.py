@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import typing
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
@@ -110,9 +109,6 @@ def parse_rule(text: str) -> Rule:
         name, given = parse_spec(text)
     except RecipeError as error:
         raise UsageError(asked, error.seen, "Write uniform[n=8] or attention[n=50].") from None
-    written = Counter(part.partition("=")[0].strip() for part in text.partition("[")[2].split(","))
-    if twice := [key for key in given if written[key] > 1]:
-        raise UsageError(asked, f"'{twice[0]}' is given twice", "Give it once.")
     if name not in RULES:
         raise UsageError(asked, f"there is no rule '{name}'", f"Known: {', '.join(RULES)}.")
     types = typing.get_type_hints(RULES[name])

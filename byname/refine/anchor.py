@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import RecipeError
-from byname.refine.mixture import anchored, given_back, hits_of
+from byname.refine.mixture import anchored, check_settings, given_back, hits_of
 from byname.refine.whole import Near, WholeBatch, adjacency
 from byname.stage import ClassTexts, State, register
 
@@ -30,10 +29,7 @@ class AnchorParams:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        if not self.bound >= 0:
-            raise RecipeError("use 'anchor'", f"bound is {self.bound}", "Give 0 or more.")
-        if self.rounds < 1:
-            raise RecipeError("use 'anchor'", f"rounds is {self.rounds}", "Give 1 or more.")
+        check_settings("anchor", self.bound, self.rounds)
 
 
 def moved_to(z: Floats, answer: NDArray[np.intp]) -> Floats:
@@ -110,7 +106,6 @@ class Anchor(WholeBatch):
     name = "anchor"
     Params = AnchorParams
     params: AnchorParams
-    kind: ClassVar[str] = "anchor"
 
     def _near(self) -> int:
         return NEIGHBOURS
@@ -126,12 +121,9 @@ class Anchor(WholeBatch):
 
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> Floats:
         S = ops.to_numpy(ops.as_float(state.S))
-        _, hits = hits_of(S)
+        best, hits = hits_of(S)
         rho = float((hits > 0).mean())
         T = S - ((rho / 2) * S.mean(axis=0, dtype=np.float64)).astype(S.dtype)
-        best, own = hits_of(T)
         A = adjacency(near, NEIGHBOURS)
         z = anchored(ops.to_numpy(X), T, A, rho, self.params.bound, self.params.rounds)
-        answer = z.argmax(axis=1)
-        best, own = hits_of(S)
-        return moved_to(z, given_back(answer, T, best, own))
+        return moved_to(z, given_back(z.argmax(axis=1), T, best, hits))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import RecipeError
 from byname.knn import agreement
 from byname.refine.anchor import moved_to
-from byname.refine.mixture import anchored, given_back, hits_of
+from byname.refine.mixture import anchored, check_settings, given_back, hits_of
 from byname.refine.whole import Near, WholeBatch, adjacency
-from byname.stage import ClassTexts, State, register
+from byname.stage import Batch, ClassTexts, State, register
 
 __all__ = ["Auto", "AutoParams"]
 
@@ -36,10 +35,7 @@ class AutoParams:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        if not self.bound >= 0:
-            raise RecipeError("use 'auto'", f"bound is {self.bound}", "Give 0 or more.")
-        if self.rounds < 1:
-            raise RecipeError("use 'auto'", f"rounds is {self.rounds}", "Give 1 or more.")
+        check_settings("auto", self.bound, self.rounds)
 
 
 @register
@@ -110,6 +106,14 @@ class Auto(WholeBatch):
     def __init__(self, params: Any = None, **kwargs: Any) -> None:
         super().__init__(params, **kwargs)
         self.notes_: list[str] = []
+        self._few: str | None = None
+
+    def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
+        """Compute the new scores of these images."""
+        self.strength_, self.notes_, self._few = 0.0, [], None
+        super().fit(batch, texts, state)
+        self.reason_ = self.reason_ or self._few
+        return self
 
     def _near(self) -> int:
         return NEAREST
@@ -123,7 +127,7 @@ class Auto(WholeBatch):
         named = int((hits > 0).sum())
         self.notes_ = _notes(hits, len(S))
         if len(S) < 2 * named:
-            self.notes_.append(f"{len(S)} images for {named} names: too few to pool")
+            self._few = f"there are {len(S)} images for {named} names: too few to pool"
             return S
         A = adjacency(near, NEIGHBOURS)
         rho = named / S.shape[1]

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byname import ops
+from byname.errors import RecipeError
 
-__all__ = ["SEEDS", "anchored", "given_back", "hits_of"]
+__all__ = ["SEEDS", "anchored", "check_settings", "given_back", "hits_of"]
 
 Floats = NDArray[Any]
 Ints = NDArray[np.intp]
@@ -20,6 +21,19 @@ KEPT = 5  # of this many first hits a class keeps one
 INNER = 2
 _ROWS = 2048
 _EXACT = 1 << 24  # up to so many logits everything is computed in float64
+
+
+def check_settings(name: str, bound: float, rounds: int) -> None:
+    """Refuse what the members ``anchor`` and ``auto`` cannot use.
+
+    Raises
+    ------
+    RecipeError
+    """
+    if not bound >= 0:
+        raise RecipeError(f"use '{name}'", f"bound is {bound}", "Give 0 or more.")
+    if rounds < 1:
+        raise RecipeError(f"use '{name}'", f"rounds is {rounds}", "Give 1 or more.")
 
 
 def hits_of(T: Floats) -> tuple[Ints, Ints]:
