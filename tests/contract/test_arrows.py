@@ -53,6 +53,7 @@ LAYERS: tuple[set[str], ...] = (
     {"rows", "console", "inputs", "answers"}
     | {"wrapped", "textvectors", "gathered", "extrafiles", "extra"},
     {"classifier", "diagnose", "explain", "programs", "demo"},
+    {"study"},
     {"labels", "scoring", "evaluate", "controls", "report"},
     {
         "commands",

@@ -1,0 +1,152 @@
+"""The one dictionary of a report, key by key: what is rendered, and what ``--json`` prints.
+
+All numbers are plain: shares between 0 and 1, None where nothing can be said. Lists of images are
+places in ``images``. Texts, names and file names are as given; who shows them escapes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+__all__ = [
+    "FORMAT",
+    "ClassReport",
+    "Confused",
+    "ImageReport",
+    "NodeReport",
+    "Report",
+    "Summary",
+    "TextReport",
+    "Truth",
+]
+
+FORMAT = "byname-report/1"
+
+
+class Truth(TypedDict):
+    """What the labels say; only where the user gave labels."""
+
+    n: int  # images with this label
+    accuracy: float | None  # share of them that are answered so (recall); None without images
+    precision: float | None  # share of the images answered so that have this label
+
+
+class Confused(TypedDict):
+    """A class that images of another are taken for, or come close to."""
+
+    id: str
+    share: float
+    contrast: list[str]  # texts that tell the two apart best, first the best
+    true_share: NotRequired[float]  # share of the labelled images of the class answered so
+
+
+class TextReport(TypedDict):
+    """One text of a class."""
+
+    text: str
+    kind: str
+    weight: float
+    changes: float | None  # share of all images whose answer is another without this text
+    effect: float | None  # change of the class's label-free score without it; above 0: it hurts
+
+
+class ClassReport(TypedDict):
+    """One class."""
+
+    id: str
+    name: str
+    path: list[str]  # ids from the root down
+    n: int  # images answered so
+    predicted_share: float
+    cmm: float | None
+    expected_accuracy: float | None
+    interval: list[float] | None  # low, high
+    confusions: list[Confused]
+    flag: str
+    next: str
+    texts: list[TextReport]
+    typical: list[int]
+    doubtful: list[int]
+    truth: Truth | None
+
+
+class NodeReport(TypedDict):
+    """One node of the taxonomy, rolled up: an answer in its subtree counts as right for it."""
+
+    id: str
+    name: str
+    level: int
+    n: int  # images answered in its subtree
+    classes: int  # leaves below it
+    expected_accuracy: float | None  # of the images answered here, as this node
+    truth: Truth | None
+    children: list[NodeReport]
+
+
+class Piece(TypedDict):
+    """What one text adds to the score of an image; None where the score is no sum."""
+
+    text: str
+    weight: float
+    cosine: float
+    part: float | None
+
+
+class ImageReport(TypedDict):
+    """One image that the report shows."""
+
+    file_name: str
+    class_id: str  # answered node
+    label: str
+    probability: float
+    margin: float
+    decision: str
+    top: list[list[Any]]  # [class id, probability], at most 5
+    why: list[Piece]  # texts of the answered class
+    against: str | None  # runner-up's class id
+    why_not: list[Piece]  # texts of the runner-up
+    thumbnail: str | None  # data: URI of a small JPEG
+    true_id: str | None
+    about: list[str]  # reasons it is shown: typical, doubtful, no class, ...
+
+
+class Summary(TypedDict):
+    """The head of the page."""
+
+    n_images: int
+    n_unreadable: int
+    n_classes: int
+    recipe: str
+    expected_accuracy: float | None
+    interval: list[float] | None
+    accuracy: float | None  # with labels
+    severity: float | None  # mean LCA height of the mistakes, with labels
+    expected_severity: float | None  # the same, expected
+    decisions: dict[str, int]  # accept, backoff, reject
+    verdict: str  # one sentence: what to think of it and what to do first
+
+
+class Height(TypedDict):
+    """Mistakes at one height of the lowest common ancestor."""
+
+    height: int
+    expected_share: float  # of all images
+    true_share: float | None
+
+
+class Report(TypedDict):
+    """Everything."""
+
+    format: Literal["byname-report/1"]
+    title: str
+    summary: Summary
+    findings: list[dict[str, Any]]  # Finding.to_dict(), problems first
+    classes: list[ClassReport]  # those expected to fail first
+    tree: NodeReport
+    heights: list[Height]
+    images: list[ImageReport]
+    unreadable: list[dict[str, str]]  # file_name, error; the first 100
+    numbers: dict[str, dict[str, float | None]]  # modality gap and other reports, by their names
+    members: dict[str, dict[str, Any]]  # what the stages learned
+    notes: list[str]
+    provenance: dict[str, Any]  # byname, date, command, encoder, recipe, prompts, versions
