@@ -86,6 +86,7 @@ def explain(
     names: Sequence[str] | None = None,
     against: str | None = None,
     top: int = 5,
+    S: Any = None,
 ) -> list[Explanation]:
     """Explain the answers of a fitted pipeline, image by image.
 
@@ -102,6 +103,9 @@ def explain(
         Class id of the rival; the runner-up of each image by default.
     top : int
         Texts of each class that are shown.
+    S : array, shape (N, K), optional
+        Logits of these images, where they are known: members that look at all images at once
+        give others for a part of them.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def explain(
     ('dog', 'a dog', 'cat')
     """
     rival = _rival(texts, against, top)
-    S = ops.to_numpy(pipeline.scores(batch))
+    S = ops.to_numpy(pipeline.scores(batch) if S is None else S)
     answer, taxonomy = pipeline.decide(S, batch=batch)
     table, details = _Table(pipeline, texts, sentences, top), pipeline.details(batch, S)
     X, found = ops.to_numpy(batch.X), []

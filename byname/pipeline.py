@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from byname.recipes import Recipe
     from byname.taxonomy import Taxonomy
 
-__all__ = ["Pipeline", "batch_rows", "check_level"]
+__all__ = ["Pipeline", "batch_rows", "batch_take", "check_level"]
 
 _BATCH = frozenset(f.name for f in fields(Batch))
 _PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
@@ -289,6 +289,18 @@ def batch_rows(batch: Batch, size: int) -> Iterator[Batch]:
         if batch.class_probs is not None:
             cut["class_probs"] = (batch.class_probs[0][part], batch.class_probs[1])
         yield replace(batch, **cut)
+
+
+def batch_take(batch: Batch, rows: Any) -> Batch:
+    """Some images of the batch, by their places (n,)."""
+    cut: dict[str, Any] = {
+        f.name: ops.take_rows(value, rows)
+        for f in fields(batch)
+        if f.name not in _PER_BATCH and (value := getattr(batch, f.name)) is not None
+    }
+    if batch.class_probs is not None:
+        cut["class_probs"] = (ops.take_rows(batch.class_probs[0], rows), batch.class_probs[1])
+    return replace(batch, **cut)
 
 
 def _check_width(batch: Batch, texts: ClassTexts) -> None:

@@ -6,21 +6,23 @@ places in ``images``. Texts, names and file names are as given; who shows them e
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 __all__ = [
     "FORMAT",
     "ClassReport",
     "Confused",
+    "Height",
     "ImageReport",
     "NodeReport",
+    "Piece",
     "Report",
     "Summary",
     "TextReport",
     "Truth",
 ]
 
-FORMAT = "byname-report/1"
+FORMAT: Final = "byname-report/1"
 
 
 class Truth(TypedDict):
@@ -51,9 +53,8 @@ class TextReport(TypedDict):
 
 
 class ClassReport(TypedDict):
-    """One class."""
+    """One class, under its id."""
 
-    id: str
     name: str
     path: list[str]  # ids from the root down
     n: int  # images answered so
@@ -113,13 +114,10 @@ class ImageReport(TypedDict):
 class Summary(TypedDict):
     """The head of the page."""
 
-    n_images: int
     n_unreadable: int
     n_classes: int
-    recipe: str
-    expected_accuracy: float | None
-    interval: list[float] | None
-    accuracy: float | None  # with labels
+    n_labelled: int | None  # images with a label; None where no labels were given
+    accuracy: float | None  # of these
     severity: float | None  # mean LCA height of the mistakes, with labels
     expected_severity: float | None  # the same, expected
     decisions: dict[str, int]  # accept, backoff, reject
@@ -139,9 +137,14 @@ class Report(TypedDict):
 
     format: Literal["byname-report/1"]
     title: str
+    recipe: str
+    n_images: int
+    expected_accuracy: float | None
+    interval: list[float] | None
+    worst: list[str]  # ids of all classes, those expected to fail first; empty with one class
     summary: Summary
     findings: list[dict[str, Any]]  # Finding.to_dict(), problems first
-    classes: list[ClassReport]  # those expected to fail first
+    classes: dict[str, ClassReport]  # by id, in the order of the taxonomy
     tree: NodeReport
     heights: list[Height]
     images: list[ImageReport]
