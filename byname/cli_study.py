@@ -36,6 +36,14 @@ Classes = Annotated[
     str | None, typer.Option("--classes", "-c", help="File with the classes, or a,b,c.")
 ]
 TaxonomyFile = Annotated[str | None, typer.Option(help="Tree over the classes of the task.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="File with the true classes, or 'folder': shown beside what is expected."),
+]
+WithLabels = Annotated[bool, typer.Option("--with-labels", help="The same from those of the task.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write a page (.html) or all of it (.json).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="All classes, not the worst 20.")]
 
@@ -56,6 +64,9 @@ def diagnose(
     refine: Stage = None,
     lineage: Lineage = None,
     image_column: ImageColumn = None,
+    labels: Labels = None,
+    with_labels: WithLabels = False,
+    output: Output = None,
     as_json: AsJson = False,
     show_all: ShowAll = False,
     batch_size: BatchSize = 32,
@@ -66,35 +77,15 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say which classes will fail, how often, and what to do, without labels."""
+    given = dict(locals())
     from byname import commands_study
 
-    commands_study.run_diagnose(
-        images,
-        task=task,
-        taxonomy=taxonomy,
-        as_json=as_json,
-        show_all=show_all,
-        image_column=image_column,
-        quiet=quiet,
-        options={
-            "classes": classes,
-            "encoder": encoder,
-            "recipe": recipe,
-            "templates": template or None,
-            "prompts": prompts,
-            "allow_missing": allow_missing,
-            "extra": with_ or None,
-            "weigh": weigh,
-            "score": score,
-            "refine": refine,
-            "lineage": [c.strip() for c in lineage.split(",")] if lineage else None,
-            "batch_size": batch_size,
-            "threads": threads,
-            "device": device,
-            "precision": precision,
-            "cache": not no_cache,
-        },
-    )
+    own = ("images", "task", "taxonomy", "labels", "with_labels", "output", "as_json", "show_all")
+    shared = {name: given.pop(name) for name in (*own, "image_column", "quiet")}
+    given["templates"], given["extra"] = given.pop("template") or None, given.pop("with_") or None
+    given["cache"] = not given.pop("no_cache")
+    given["lineage"] = [c.strip() for c in lineage.split(",")] if lineage else None
+    commands_study.run_diagnose(**shared, options=given)
 
 
 def register(app: typer.Typer) -> None:

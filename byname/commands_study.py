@@ -8,30 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from byname.classifier import Classifier
 from byname.commands import say_notes, with_extras
 from byname.commands_evaluate import with_second
-from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
-from byname.console import table as print_table
-from byname.diagnose import Diagnosis, diagnose
+from byname.console import Counter, collect_warnings, progress_bar, say, steps, text_progress
 from byname.errors import UsageError
+from byname.files import atomic_path
 from byname.images.sources import Source
 from byname.inputs import open_images
+from byname.labels import labels_of
+from byname.provenance import run_record, versions
 from byname.recipes import get_recipe
+from byname.report.data import make_report
+from byname.report.page import page
+from byname.report.terminal import show
+from byname.rows import check_output
+from byname.study.subject import Subject
 from byname.taskfile import Task
-from byname.taxonomy import Taxonomy
 
 __all__ = ["run_diagnose"]
 
-SHOWN = 20
-COLUMNS = (
-    "class",
-    "cmm",
-    "predicted share",
-    "expected accuracy",
-    "nearest confusions",
-    "flag",
-)
 # Options of the verb; --quiet, --json and --all do not change what is found.
 DEFAULTS = {
     "classes": None,
@@ -58,27 +57,53 @@ def run_diagnose(
     *,
     task: Path | None,
     taxonomy: str | None,
+    labels: str | None,
+    with_labels: bool,
+    output: Path | None,
     as_json: bool,
     show_all: bool,
     image_column: str | None,
     quiet: bool,
     options: Mapping[str, Any],
 ) -> None:
-    """Arguments first, then vectors, then the table. Labels of a task are not read."""
-    _check_arguments(images, task, taxonomy, options)
-    with collect_warnings():
+    """Arguments first, then vectors, then the report. Labels of a task are read only if asked."""
+    _check_arguments(images, task, taxonomy, labels, with_labels, options)
+    if output is not None:
+        check_output(output, suffixes=(".html", ".json"))
+    html = output is not None and output.suffix.lower() == ".html"
+    with collect_warnings() as told:
         if task is not None:
-            found, classes = _diagnose_task(task, taxonomy, options)
+            subject, known, record = _of_task(task, taxonomy, with_labels, options)
         else:
-            found, classes = _diagnose_images(str(images), image_column, quiet, options)
+            subject, known, record = _of_images(str(images), labels, image_column, quiet, options)
+        with steps(quiet) as advance:
+            report = make_report(
+                subject,
+                labels=known,
+                title=f"{Path(str(task or images)).name}, {subject.pipeline.recipe.name}",
+                provenance=record | {"warnings": list(told)},
+                thumbnails=html,
+                advance=advance,
+            )
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    if output is not None:
+        with atomic_path(output) as path:
+            path.write_text(page(report) if html else text, encoding="utf-8")
+        if not quiet:
+            say(f"wrote {output}")
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
-        return
-    _show(found, classes, SHOWN if not show_all else len(found.classes))
+        print(text)
+    elif output is None:
+        show(report, every=show_all)
 
 
 def _check_arguments(
-    images: str | None, task: Path | None, taxonomy: str | None, options: Mapping[str, Any]
+    images: str | None,
+    task: Path | None,
+    taxonomy: str | None,
+    labels: str | None,
+    with_labels: bool,
+    options: Mapping[str, Any],
 ) -> None:
     asked = "diagnose the classes"
     if (images is None) == (task is None):
@@ -89,7 +114,12 @@ def _check_arguments(
             raise UsageError(asked, "no classes were given", "Add --classes FILE or a,b,c.")
         if taxonomy is not None:
             raise UsageError(asked, "--taxonomy is for tasks", "Put the tree into --classes.")
+        if with_labels:
+            seen = "--with-labels is for tasks, which may hold labels"
+            raise UsageError(asked, seen, "Give --labels FILE.csv for images.")
         return
+    if labels is not None:
+        raise UsageError(asked, "--labels does not go with --task", "Say --with-labels.")
     for name in ("classes", "encoder", "prompts", "templates", "lineage"):
         if options[name] is not None:
             option = f"--{name.removesuffix('s') if name == 'templates' else name}"
@@ -98,21 +128,31 @@ def _check_arguments(
             )
 
 
-def _diagnose_task(
-    task: Path, taxonomy: str | None, options: Mapping[str, Any]
-) -> tuple[Diagnosis, Taxonomy]:
+Found = tuple[Subject, NDArray[np.intp] | None, dict[str, Any]]
+
+
+def _of_task(
+    task: Path, taxonomy: str | None, with_labels: bool, options: Mapping[str, Any]
+) -> Found:
     replaced = {stage: options[stage] for stage in ("weigh", "score", "refine")}
     recipe = get_recipe(options["recipe"], **replaced)
-    held = with_second(Task.load(task, taxonomy=taxonomy, with_labels=False), options)
-    texts = held.texts_for(recipe.prompts)
+    held = with_second(Task.load(task, taxonomy=taxonomy, with_labels=with_labels), options)
+    if with_labels and held.labels is None:
+        asked = f"set the labels of '{task}' beside what is expected"
+        raise UsageError(asked, "the task holds no labels", "Leave out --with-labels.")
     words = ["--task", str(task)] + (["--taxonomy", taxonomy] if taxonomy else [])
     command = _command(words, options)
-    return diagnose(texts, held.batch(), recipe, command=command), held.taxonomy
+    record = {"command": shlex.split(command), "task": str(task), "versions": versions()}
+    return Subject.of_task(held, recipe, command=command), held.labels, record
 
 
-def _diagnose_images(
-    images: str, image_column: str | None, quiet: bool, options: Mapping[str, Any]
-) -> tuple[Diagnosis, Taxonomy]:
+def _of_images(
+    images: str,
+    labels: str | None,
+    image_column: str | None,
+    quiet: bool,
+    options: Mapping[str, Any],
+) -> Found:
     source, counter = open_images(images, image_column=image_column), Counter()
     if isinstance(source, Source):
         for text in source.warnings:
@@ -120,6 +160,8 @@ def _diagnose_images(
     model = Classifier(**with_extras(options))
     with text_progress(quiet) as advance_texts:
         model.prepare(advance_texts)
+    keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
+    written = None if labels is None else labels_of(labels, keys, model.taxonomy_)
     model.extras_.match(source)
     with progress_bar(counter, len(source) * model.extras_.passes, quiet) as advance:
         model.progress = advance
@@ -131,7 +173,21 @@ def _diagnose_images(
         say(f"warning: {left} could not be read: left out")
     words = [images] + (["--image-column", image_column] if image_column else [])
     command = _command(words, options)
-    return model.diagnose(given, command=command), model.taxonomy_
+    subject = Subject.of_classifier(model, given, command=command, source=source)
+    known = None
+    if written is not None:
+        matched = written.of(keys, subject.keys)
+        known = np.full(len(subject.keys), -1, np.intp)
+        known[matched.rows] = matched.labels
+    record = run_record(
+        encoder=model.encoder_,
+        images={"source": images, "unreadable": len(subject.errors)},
+        counts={"images": len(subject.keys)},
+        seconds={"images": counter.seconds},
+        warnings=[],
+        model=model,
+    )
+    return subject, known, record
 
 
 def _command(words: list[str], options: Mapping[str, Any]) -> str:
@@ -151,32 +207,3 @@ def _command(words: list[str], options: Mapping[str, Any]) -> str:
         else:
             made += [option, ",".join(value) if name == "lineage" else str(value)]
     return shlex.join(made)
-
-
-def _show(found: Diagnosis, classes: Taxonomy, most: int) -> None:
-    rows = []
-    for class_id in (found.worst or tuple(found.classes))[:most]:
-        one = found.classes[class_id]
-        near = ", ".join(f"{classes.node(c.id).name} {c.share:.0%}" for c in one.confusions)
-        cmm = f"{one.cmm:.4f}" if one.cmm is not None else "-"
-        shares = (f"{one.predicted_share:.1%}", _percent(one.expected_accuracy))
-        rows.append((one.name, cmm, *shares, near, one.flag))
-    print_table("", COLUMNS, rows)
-    if most < len(found.classes):
-        say(f"... and {len(found.classes) - most} more classes; see them with --all or --json")
-    first = {found.classes[i].flag: found.classes[i] for i in reversed(found.worst)}
-    for flag, one in first.items():
-        if flag:
-            say(f"what to do about '{one.name}' ({flag}): {one.next}")
-    for note in found.notes:
-        say(f"note: {note}")
-    images = "1 image" if found.n_images == 1 else f"{found.n_images} images"
-    kinds = "1 class" if len(found.classes) == 1 else f"{len(found.classes)} classes"
-    expected = f"expected accuracy {_percent(found.expected_accuracy)}, an estimate without labels"
-    if found.expected_accuracy is None:
-        expected = "no accuracy can be expected"
-    say(f"{images}, {kinds}, recipe {found.recipe}: {expected}")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"

@@ -31,6 +31,7 @@ __all__ = [
     "progress_bar",
     "query_progress",
     "say",
+    "steps",
     "table",
     "text_progress",
 ]
@@ -157,3 +158,25 @@ def _counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     with bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+@contextmanager
+def steps(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work in several steps: called with the step, and how many of how many are done."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=quiet or not errors.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bar.update(task, description=plain(what), completed=done, total=total, visible=True)
+
+        yield advance

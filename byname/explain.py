@@ -88,12 +88,11 @@ def explain(
     top: int = 5,
     S: Any = None,
 ) -> list[Explanation]:
-    """Explain the answers of a fitted pipeline, image by image.
+    """Explain the answers of a pipeline fitted on these texts, image by image.
 
     Parameters
     ----------
     pipeline, texts : Pipeline, ClassTexts
-        The first fitted on the second.
     sentences : sequence of str, length M or less
         The texts themselves, by their rows.
     batch : Batch
@@ -102,15 +101,13 @@ def explain(
     against : str, optional
         Class id of the rival; the runner-up of each image by default.
     top : int
-        Texts of each class that are shown.
+        Texts of each class to show.
     S : array, shape (N, K), optional
-        Logits of these images, where they are known: members that look at all images at once
-        give others for a part of them.
+        Their logits, as a member that looks at all images gives them.
 
     Raises
     ------
     UsageError
-        For an unknown class, or ``top`` below 1.
 
     Examples
     --------
@@ -126,20 +123,19 @@ def explain(
     S = ops.to_numpy(pipeline.scores(batch) if S is None else S)
     answer, taxonomy = pipeline.decide(S, batch=batch)
     table, details = _Table(pipeline, texts, sentences, top), pipeline.details(batch, S)
-    X, found = ops.to_numpy(batch.X), []
+    X, found, label = ops.to_numpy(batch.X), [], names or [str(i) for i in range(len(batch))]
     for i, best in enumerate(np.argsort(-S, axis=1, kind="stable")[:, :3].tolist()):
         node = taxonomy.nodes[answer.node[i, 0]]
         first = _place(texts, node.id, best[0])
-        second = (
-            rival if rival not in (None, first) else next((k for k in best if k != first), None)
-        )
+        behind = next((k for k in best if k != first), None)
+        second = behind if rival in (None, first) else rival
         sides = [
             None if k is None else table.side(X[i], k, float(S[i, k])) for k in (first, second)
         ]
         assert sides[0] is not None
         said = (node.id, node.name, float(answer.probability[i, 0]), str(answer.decision[i]))
-        told = {name: values[i] for name, values in details.items()}
-        found.append(Explanation(names[i] if names else str(i), *said, sides[0], sides[1], told))
+        beside = {name: values[i] for name, values in details.items()}
+        found.append(Explanation(label[i], *said, sides[0], sides[1], beside))
     return found
 
 

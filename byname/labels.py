@@ -15,7 +15,7 @@ from byname.joins import FILE_COLUMNS, columns_of, file_key, join_names, read_ta
 from byname.names import bearers
 from byname.taxonomy import Taxonomy, clean_text
 
-__all__ = ["Matched", "folder_labels", "match_labels", "read_labels"]
+__all__ = ["Matched", "folder_labels", "labels_of", "match_labels", "read_labels"]
 
 _CLASS_COLUMNS = ("class_id", "label", "name", "class")
 _LAST_COLUMN = "id"  # as often as not the number of the row
@@ -153,6 +153,19 @@ def folder_labels(keys: Sequence[str]) -> dict[str, str]:
             "Put each class into a folder of its own, or give --labels FILE.csv.",
         )
     return found
+
+
+def labels_of(
+    labels: str, keys: Sequence[str], taxonomy: Taxonomy, *, level: str | int | None = None
+) -> Matched:
+    """The images that a file of labels names, or, for ``"folder"``, that lie in folders of names.
+
+    Parameters and errors as for :func:`read_labels` and :func:`match_labels`.
+    """
+    given = (
+        folder_labels(keys) if labels == "folder" else read_labels(labels, taxonomy, level=level)
+    )
+    return match_labels(keys, given, taxonomy, level=level)
 
 
 def match_labels(

@@ -23,6 +23,7 @@ from byname.margins import cmm, pseudo_labels
 from byname.ops import softmax, unit
 from byname.recipes import get_recipe
 from byname.stage import ClassTexts
+from byname.study.subject import Subject
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
 
@@ -343,13 +344,13 @@ def test_the_command_is_that_of_the_run(
     )
     (tmp_path / "p.json").write_text(json.dumps({n: [f"a {n}"] for n in NAMES}))
     seen = []
-    plain = Classifier.diagnose
+    plain = Subject.of_classifier
 
-    def kept(self: Classifier, X: Any, *, command: str) -> Any:
+    def kept(*args: Any, command: str, **more: Any) -> Any:
         seen.append(command)
-        return plain(self, X, command=command)
+        return plain(*args, command=command, **more)
 
-    monkeypatch.setattr(Classifier, "diagnose", kept)
+    monkeypatch.setattr(Subject, "of_classifier", kept)
     given = [str(images), "--classes", str(tmp_path / "c l.csv"), "--lineage", "group,name",
              "--encoder", f"precomputed:{tmp_path}", "--recipe", "mean_similarity",
              "--prompts", str(tmp_path / "p.json"), "--allow-missing", "--score", "cosine",
@@ -384,7 +385,8 @@ def test_the_table(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "never predicted" in out
     assert "expected accuracy" in err
     assert "estimate without labels" in err
-    assert "what to do about 'hen' (never predicted)" in err
+    assert "problem: 1 of 4 classes win no image: 'hen'" in err
+    assert "next: # write the task again, with more texts for hen" in err
     assert "note: expected accuracies are for ranking the classes of one run" in err
 
 

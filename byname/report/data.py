@@ -57,14 +57,13 @@ def make_report(
     thumbnails: bool = True,
     advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Report:
-    """Everything that a report shows.
+    """Everything that a report shows; a ``UsageError`` without images.
 
     Parameters
     ----------
     subject : Subject
     labels : array of int, shape (N,), optional
-        Class of each image, -1 where it is not known. They are only set beside what is expected:
-        without them everything else is the same.
+        Class of each image, -1 where it is not known: only set beside what is expected.
     title : str
     provenance : mapping, optional
         How the answers came about.
@@ -72,11 +71,6 @@ def make_report(
         Whether small pictures of the images go with it.
     advance : callable, optional
         Called with what is being done, and how much of how much.
-
-    Raises
-    ------
-    UsageError
-        Without images.
 
     Examples
     --------
@@ -88,9 +82,50 @@ def make_report(
     (2, ['cat', 'dog'], None)
     """
     found = diagnose(subject.texts, subject.batch, subject.pipeline, command=subject.command)
+    findings, numbers = study(subject, found, advance)
+    known, reasons = _known(subject, found, labels, findings)
+    true_ids = _true_ids(subject, labels)
+    images = describe(subject, reasons, true_ids, thumbnails=thumbnails, advance=advance)
+    return Report(
+        format=FORMAT,
+        title=title,
+        recipe=found.recipe,
+        n_images=found.n_images,
+        expected_accuracy=found.expected_accuracy,
+        interval=_pair(getattr(found, "interval", None)),
+        worst=list(found.worst),
+        summary=_summary(known, findings),
+        findings=[one.to_dict() for one in by_level(findings)],
+        classes=_classes(known),
+        tree=_tree(known),
+        heights=_heights(known),
+        images=images,
+        unreadable=_unreadable(subject),
+        numbers=numbers,
+        members=found.members,
+        notes=list(found.notes),
+        provenance=dict(provenance or {}),
+    )
+
+
+def _true_ids(subject: Subject, labels: Labels | None) -> list[str | None] | None:
+    if labels is None:
+        return None
+    ids = subject.taxonomy.class_ids
+    return [ids[k] if k >= 0 else None for k in labels.tolist()]
+
+
+def _unreadable(subject: Subject) -> list[dict[str, str]]:
+    bad = sorted(subject.errors.items())[:UNREADABLE]
+    return [{"file_name": key, "error": why} for key, why in bad]
+
+
+def _known(
+    subject: Subject, found: Diagnosis, labels: Labels | None, findings: Sequence[Finding]
+) -> tuple[_Known, dict[int, list[str]]]:
+    """What was found, and the images to show with the reasons."""
     ids = list(subject.taxonomy.class_ids)
     order = [ids.index(i) for i in found.worst] if found.worst else list(range(len(ids)))
-    findings, numbers = study(subject, found, advance)
     reasons, pictures = choose(subject, order)
     place_of = {key: i for i, key in enumerate(subject.keys)}
     for one in findings:
@@ -107,38 +142,7 @@ def make_report(
         pictures,
         {i: place for place, i in enumerate(reasons)},
     )
-    total = len(reasons)
-    done = iter(range(1, total + 1))
-    images = describe(
-        subject,
-        reasons,
-        None if labels is None else [ids[k] if k >= 0 else None for k in labels.tolist()],
-        thumbnails=thumbnails,
-        advance=lambda n: advance("images", next(done), total),
-    )
-    return Report(
-        format=FORMAT,
-        title=title,
-        recipe=found.recipe,
-        n_images=found.n_images,
-        expected_accuracy=found.expected_accuracy,
-        interval=_pair(getattr(found, "interval", None)),
-        worst=list(found.worst),
-        summary=_summary(known, findings),
-        findings=[one.to_dict() for one in by_level(findings)],
-        classes=_classes(known),
-        tree=_tree(known),
-        heights=_heights(known),
-        images=images,
-        unreadable=[
-            {"file_name": key, "error": why}
-            for key, why in sorted(subject.errors.items())[:UNREADABLE]
-        ],
-        numbers=numbers,
-        members=found.members,
-        notes=list(found.notes),
-        provenance=dict(provenance or {}),
-    )
+    return known, reasons
 
 
 def _pair(interval: Any) -> list[float] | None:

@@ -53,7 +53,8 @@ def choose(subject: Subject, order: Sequence[int]) -> tuple[dict[int, list[str]]
     margin = _margins(subject)
     by_class = np.lexsort((-margin, subject.answers))
     start = np.searchsorted(subject.answers[by_class], np.arange(K + 1))
-    for place, k in enumerate(order):
+    seen = [k for k in order if start[k] < start[k + 1]]
+    for place, k in enumerate(seen):
         own = by_class[start[k] : start[k + 1]]
         n = MANY if place < FIRST else FEW
         if len(reasons) + 2 * n > MOST:
@@ -84,12 +85,12 @@ def describe(
     true_ids: Sequence[str | None] | None = None,
     *,
     thumbnails: bool = True,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[ImageReport]:
     """What a report says of these images, in the order of ``reasons``.
 
-    ``true_ids`` are the labels of all images, only to be shown. ``advance`` is called with how
-    many images are done.
+    ``true_ids`` are the labels of all images, only to be shown. ``advance`` is called with
+    "images", and how many of how many are done.
     """
     rows = np.array(list(reasons), np.intp)
     if not len(rows):
@@ -127,7 +128,7 @@ def describe(
                 about=reasons[i],
             )
         )
-        advance(1)
+        advance("images", place + 1, len(rows))
     return made
 
 
