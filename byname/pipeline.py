@@ -111,8 +111,7 @@ class Pipeline:
             if member.inductive:
                 member.fit(batch, texts, state)
         for member in self.members:
-            if told := member.report().get("warning"):
-                warnings.warn(f"{member.name}: {told}", stacklevel=2)
+            _tell(member, member.report(), stacklevel=3)
         return self
 
     def inductive_at(self, level: int | str | None) -> bool:
@@ -256,8 +255,7 @@ class Pipeline:
         if not member.inductive and len(batch):
             member = copy.copy(member).fit(batch, texts, state)
             self._told[member.name] = told = member.report()
-            if told.get("stepped_back"):
-                warnings.warn(f"{member.name} changed nothing: {told['reason']}", stacklevel=3)
+            _tell(member, told, stacklevel=4)
         elif not member.inductive and member.stage == "refine":
             return state.S  # no image, nothing to learn from
         return member.apply(batch, texts, state)
@@ -271,6 +269,14 @@ def check_level(decider: Member, level: int | str | None) -> None:
             "it asks of each class by itself whether it is there, and groups are no such question",
             "Leave --level out, or give the groups as classes.",
         )
+
+
+def _tell(member: Member, told: dict[str, Any], *, stacklevel: int) -> None:
+    """Warn of what a user must hear of a member that has looked at the images."""
+    if told.get("stepped_back"):
+        warnings.warn(f"{member.name} changed nothing: {told['reason']}", stacklevel=stacklevel)
+    if text := told.get("warning"):
+        warnings.warn(f"{member.name}: {text}", stacklevel=stacklevel)
 
 
 def _learns(member: Member) -> bool:

@@ -404,3 +404,12 @@ def test_torch_gives_what_numpy_gives(seed: int) -> None:
     np.testing.assert_allclose(found.numpy(), run(batch, texts), rtol=1e-4, atol=1e-4)
     pipeline = Pipeline(PLAIN).fit(other)
     assert pipeline.decide(found, level=1)[0].node.shape == (20, 1)
+
+
+@pytest.mark.parametrize("spec", ["transclip", "prior", "zlap[mode=inductive]", "anchor"])
+def test_who_changes_nothing_says_so(spec: str) -> None:
+    """Members that learn once and members that learn from each batch alike."""
+    texts = ClassTexts(np.eye(3), np.arange(3), Taxonomy.from_names(["cat", "dog", "cow"]))
+    batch = Batch(np.eye(3)[:1])
+    with pytest.warns(UserWarning, match=r"changed nothing: there is 1 image"):
+        Pipeline(get_recipe("ensemble", refine=spec)).fit(texts, batch).scores(batch)
