@@ -14,7 +14,7 @@ from byname.rows import SCHEMA
 from byname.stage import Answer, Batch
 from byname.taxonomy import Taxonomy
 
-__all__ = ["answer_table"]
+__all__ = ["answer_table", "scored_table"]
 
 
 def answer_table(
@@ -35,6 +35,19 @@ def answer_table(
     tables = []
     for keys, rows, S in _scored(pipeline, embeddings.keys, whole, block, level):
         tables.append(_rows(keys, *pipeline.decide(S, k=k, level=level, batch=rows)))
+    return _whole(tables, embeddings)
+
+
+def scored_table(
+    pipeline: Pipeline, embeddings: Embeddings, S: ops.Array, *, k: int = 1
+) -> pa.Table:
+    """As :func:`answer_table`, for logits (N, K) that something else than the pipeline made."""
+    answer = pipeline.decide(S, k=k, batch=Batch(embeddings.vectors))
+    return _whole([_rows(embeddings.keys, *answer)], embeddings)
+
+
+def _whole(tables: Sequence[pa.Table], embeddings: Embeddings) -> pa.Table:
+    """Rows of all images, also of those that could not be read, in order."""
     table = pa.concat_tables([*tables, _failed(embeddings.errors)])
     if embeddings.errors or any(a > b for a, b in zip(embeddings.keys, embeddings.keys[1:])):  # noqa: B905
         table = table.sort_by([("file_name", "ascending"), ("rank", "ascending")])

@@ -16,6 +16,9 @@ from byname import (
     cli_evaluate,
     cli_explain,
     cli_export,
+    cli_fewshot,
+    cli_repair,
+    cli_serve,
     cli_study,
 )
 from byname.cli_options import (
@@ -53,6 +56,9 @@ cli_study.register(app)
 cli_explain.register(app)
 cli_controls.register(app)
 cli_discover.register(app)
+cli_fewshot.register(app)
+cli_repair.register(app)
+cli_serve.register(app)
 
 Images = Annotated[
     str, typer.Argument(help="Folder, glob, list file, .tar, one image, or embeddings.")

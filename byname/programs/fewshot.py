@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,26 +12,14 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import UsageError
-from byname.programs.alpha_sweep import right_by_alpha
+from byname.programs.fewshot_search import ALPHAS, BETAS, Asked, SearchResult, search
+from byname.programs.shots import among, askable, folds, places, read_rows, read_support
 from byname.score.coder import name_vectors
 from byname.stage import Array, ClassTexts, Support
 
-__all__ = ["FewShot", "SearchResult"]
+__all__ = ["ALPHAS", "BETAS", "FewShot", "SearchResult", "class_vectors"]
 
 _BLOCK = 1024
-_SAME = 1e-3  # of unit rows: float16 copies differ by a third of it, two photos by far more
-BETAS = tuple(np.linspace(0.1, 200, 500).tolist())
-ALPHAS = tuple(np.linspace(0.1, 20, 50).tolist())
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What :meth:`FewShot.search` found: the best setting, and how many settings were tried."""
-
-    alpha: float
-    beta: float
-    accuracy: float
-    tried: int
 
 
 class FewShot:
@@ -141,13 +128,12 @@ class FewShot:
         """
         self._check_settings()
         self.classes_ = np.array(self.texts.taxonomy.class_ids)
-        support = self._as_support(support_X, support_class_ids)
-        order = np.argsort(support.class_index, kind="stable")
-        index = support.class_index[order]
-        vectors = _rows("the support", ops.to_numpy(support.vectors), self.texts)[order]
+        rows, index = read_support(self.texts, support_X, support_class_ids)
+        order = np.argsort(index, kind="stable")
+        vectors, index = rows[order], index[order]
         self.support_ = Support(vectors, index, "labelled")
         self._starts = np.flatnonzero(np.diff(index, prepend=-1))
-        self._W = _class_vectors(self.texts)
+        self._W = class_vectors(self.texts)
         self._R = _gram(self.texts) if self.features == "coder" else None
         keys = vectors if self._R is None else vectors @ self._R
         self._keys = keys / _lengths(keys, vectors, self._R)[:, None]
@@ -181,8 +167,15 @@ class FewShot:
         validation: tuple[Array, Sequence[str]] | None = None,
         test: Array | None = None,
         rounds: int = 3,
+        seed: int = 0,
     ) -> SearchResult:
-        """Choose alpha and beta on labelled images set aside for it, and keep them.
+        """Choose alpha and beta on labelled images, and keep them.
+
+        Without ``validation`` the library splits the support: into as many folds as the largest
+        class has images, up to five; each fold is answered from the others, its images of classes
+        with three or more count, and the best setting over all folds is used with the whole
+        support. With fewer than two such classes nothing can be chosen: alpha and beta stay as
+        they are, and the result says so.
 
         Among equals the smallest beta, then the smallest alpha is chosen. Every further round
         searches as many values between half and one and a half times the best so far.
@@ -191,41 +184,58 @@ class FewShot:
         ----------
         betas, alphas : sequence of float
             Grid of the first round: 500 x 50 by default, as in CODER's code.
-        validation : (array of shape (n, D), sequence of str)
-            Images and ids of their classes.
+        validation : (array of shape (n, D), sequence of str), optional
+            Images set aside for it and ids of their classes, in place of the split.
         test : array, shape (N, D), optional
-            Images on which the result will be measured: checked to be none of ``validation``.
+            Images on which the result will be measured: checked to be none of those that it is
+            chosen on.
         rounds : int
             3 by default, as in CODER's code.
+        seed : int
+            Of the split.
 
         Raises
         ------
         UsageError
-            Without a validation part, or where it shares images with the test images or the
-            support: rows whose directions are less than 0.001 apart are one image, so that
-            neither other rounding nor another number type hides it.
+            Where the validation part shares images with the test images or the support, or the
+            support with the test images: rows whose directions are less than 0.001 apart are one
+            image, so that neither other rounding nor another number type hides it.
         """
-        X, index = self._check_validation(validation, test)
-        grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
-        if rounds < 1:
-            raise UsageError("search", f"rounds is {rounds}", "Use 1 or more.")
-        affinity = np.concatenate([self._affinity(x) for x in self._blocks("them", X)])
-        text = self._zero_shot(X).astype(np.float64)
-        best = SearchResult(self.alpha, self.beta, -1.0, 0)
-        for _ in range(rounds):
-            for beta in grid_b:
-                right = right_by_alpha(text, self._votes(affinity, beta), index, grid_a)
-                at = int(np.argmax(right))
-                found = float(right[at]) / len(index)
-                if found > best.accuracy:
-                    best = replace(best, alpha=float(grid_a[at]), beta=float(beta), accuracy=found)
-            best = replace(best, tried=best.tried + len(grid_a) * len(grid_b))
-            grid_b = np.linspace(0.5 * best.beta, 1.5 * best.beta, len(grid_b))
-            grid_a = np.linspace(0.5 * best.alpha, 1.5 * best.alpha, len(grid_a))
+        if validation is None:
+            parts, reason = self._dealt_out(test, seed)
+        else:
+            X, index = self._check_validation(validation, test)
+            parts, reason = [self._asked(X, index)], None
+        on = "the support, split" if validation is None else "validation"
+        if reason is not None:
+            return SearchResult(self.alpha, self.beta, float("nan"), 0, on, reason)
+        best = replace(search(parts, betas, alphas, rounds), on=on)
         self.alpha, self.beta = best.alpha, best.beta
         return best
 
     # what it is made of
+
+    def _asked(self, X: NDArray[Any], index: NDArray[np.intp]) -> Asked:
+        """Images of known class as the search takes them."""
+        affinity = np.concatenate([self._affinity(x) for x in self._blocks("them", X)])
+        text = self._zero_shot(X).astype(np.float64)
+        return Asked(text, index, lambda beta: self._votes(affinity, beta))
+
+    def _dealt_out(self, test: Array | None, seed: int) -> tuple[list[Asked], str | None]:
+        """Folds of the support, each asked of a model of the others; or why there are none."""
+        self._check_fitted()
+        X, index = np.asarray(self.support_.vectors), self.support_.class_index
+        self._check_apart(X, "support", test, "test images")
+        counted, reason = askable(index)
+        if reason is not None:
+            return [], reason
+        fold, parts = folds(index, seed=seed), []
+        for f in range(int(fold.max()) + 1):
+            held, others = counted & (fold == f), fold != f
+            known = Support(X[others], index[others], "labelled")
+            model = FewShot(self.texts, self.features, minmax=self.minmax).fit(known)
+            parts.append(model._asked(X[held], index[held]))
+        return parts, None
 
     def _zero_shot(self, x: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self.texts.scale * ops.matmul_t(x, self._W) + self.texts.bias)
@@ -252,78 +262,38 @@ class FewShot:
         )
         return votes
 
-    def _blocks(self, what: str, X: Array) -> Iterator[NDArray[Any]]:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "_keys"):
             raise UsageError("predict", "FewShot has no support yet", "Call fit() first.")
-        X = _rows(what, ops.to_numpy(X), self.texts)
+
+    def _blocks(self, what: str, X: Array) -> Iterator[NDArray[Any]]:
+        self._check_fitted()
+        X = read_rows(what, X, self.texts)
         for part in ops.blocks(len(X), _BLOCK) if len(X) else [slice(0, 0)]:
             yield X[part]
 
-    def _as_support(self, given: Array | Support, ids: Sequence[str] | None) -> Support:
-        if isinstance(given, Support):
-            if given.kind != "labelled" or ids is not None:
-                raise UsageError(
-                    "learn from the support",
-                    f"it is {given.kind}" if ids is None else "its classes were given twice",
-                    "Give images that a person has labelled, with their class ids.",
-                )
-            index = np.asarray(given.class_index)
-            if not len(index) or index.min() < 0 or index.max() >= self.texts.n_classes:
-                raise UsageError(
-                    "learn from the support",
-                    "it is empty, or its class indices do not count these classes",
-                    f"Give indices from 0 to {self.texts.n_classes - 1}.",
-                )
-            return given
-        if ids is None:
-            raise UsageError("fit", "no class ids were given", "Give the id of each image's class.")
-        index = self._places("the support", ids, len(given))
-        if not len(index):
-            raise UsageError("fit", "the support has no image", "Give one image or more.")
-        return Support(given, index, "labelled")
-
-    def _places(self, what: str, ids: Sequence[str], n: int) -> NDArray[np.intp]:
-        known = {node_id: k for k, node_id in enumerate(self.texts.taxonomy.class_ids)}
-        for node_id in ids:
-            if node_id not in known:
-                close = difflib.get_close_matches(str(node_id), known, 1)
-                raise UsageError(
-                    f"use the class {node_id!r} of {what}",
-                    "no class has this id",
-                    f"Did you mean {close[0]!r}?" if close else "Give ids, not positions.",
-                )
-        if len(ids) != n:
-            raise UsageError(
-                f"use {what}", f"there are {n} images and {len(ids)} ids", "Give one id an image."
-            )
-        return np.array([known[node_id] for node_id in ids], np.intp)
-
     def _check_validation(
-        self, given: tuple[Array, Sequence[str]] | None, test: Array | None
+        self, given: tuple[Array, Sequence[str]], test: Array | None
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        if given is None:
-            raise UsageError(
-                "search for alpha and beta",
-                "no validation part was named",
-                "Set labelled images aside: search(validation=(X, class_ids)).",
-            )
         X = np.concatenate(list(self._blocks("the validation part", given[0])))
-        index = self._places("the validation part", given[1], len(X))
+        index = places("the validation part", given[1], len(X), self.texts)
         if not len(X):
             raise UsageError("search", "the validation part is empty", "Give one image or more.")
-        others = {"support": self.support_.vectors}
-        if test is not None:
-            others["test images"] = _rows("the test images", ops.to_numpy(test), self.texts)
-        for name, rows in others.items():
-            shared = _among(X, rows)
-            if shared.any():
-                raise UsageError(
-                    "search for alpha and beta",
-                    f"{int(shared.sum())} of the {len(X)} validation images are among the {name}, "
-                    f"the first in row {int(np.argmax(shared))}",
-                    f"Validate on images that are not among the {name}.",
-                )
+        self._check_apart(X, "validation", self.support_.vectors, "support")
+        self._check_apart(X, "validation", test, "test images")
         return X, index
+
+    def _check_apart(self, X: NDArray[Any], what: str, others: Array | None, name: str) -> None:
+        if others is None:
+            return
+        shared = among(X, read_rows(f"the {name}", others, self.texts))
+        if shared.any():
+            raise UsageError(
+                "search for alpha and beta",
+                f"{int(shared.sum())} of the {len(X)} {what} images are among the {name}, "
+                f"the first in row {int(np.argmax(shared))}",
+                f"Choose on images that are not among the {name}.",
+            )
 
     def _check_settings(self) -> None:
         if self.features not in ("tip", "coder"):
@@ -334,24 +304,8 @@ class FewShot:
                 raise UsageError("use FewShot", f"{name} is {value!r}", "Give a number, 0 or more.")
 
 
-def _rows(what: str, X: NDArray[Any], texts: ClassTexts) -> NDArray[Any]:
-    width = texts.vectors.shape[1]
-    if X.ndim != 2 or X.shape[1] != width:
-        raise UsageError(
-            f"use {what}",
-            f"the shape is {X.shape}, the text vectors are {width} wide",
-            "Give one row an image, from the encoder of the texts.",
-        )
-    if len(bad := np.flatnonzero(~np.isfinite(X).all(axis=1))):
-        raise UsageError(
-            f"use {what}",
-            f"row {bad[0]} holds NaN or infinity",
-            "Leave the row out, or embed its image anew.",
-        )
-    return np.asarray(ops.as_float(X))
-
-
-def _class_vectors(texts: ClassTexts) -> NDArray[Any]:
+def class_vectors(texts: ClassTexts) -> NDArray[Any]:
+    """Unit mean (K, D) of the name texts of each class, or of all its texts where it has none."""
     everything = ops.unit(
         ops.segment_sum(texts.vectors, texts.class_index, texts.n_classes, texts.weight)
     )
@@ -379,22 +333,3 @@ def _lengths(product: NDArray[Any], x: NDArray[Any], R: NDArray[Any] | None) -> 
         return np.ones(len(x), x.dtype)
     squares = np.einsum("nd,nd->n", product, x, dtype=np.float64)
     return np.where(squares > 0, np.sqrt(np.maximum(squares, 0)), 1).astype(x.dtype)
-
-
-def _among(X: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows of X (n, D) have the direction of one of the others, up to ``_SAME``."""
-    if not len(rows):
-        return np.zeros(len(X), bool)
-    X, rows = np.asarray(ops.unit(X)), np.asarray(ops.unit(rows))
-    found = []
-    for part in ops.blocks(len(X), _BLOCK // 4):
-        nearest = rows[ops.argmax(ops.matmul_t(X[part], rows))]
-        found.append(np.linalg.norm(X[part] - nearest, axis=1) < _SAME)
-    return np.concatenate(found)
-
-
-def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:
-    grid = np.unique(np.asarray(values, np.float64))
-    if not len(grid) or not np.isfinite(grid).all() or grid[0] < 0:
-        raise UsageError("search", f"{name} are {list(values)[:5]}", "Give numbers of 0 or more.")
-    return grid

@@ -17,6 +17,7 @@ from byname import ops
 from byname.errors import UsageError
 from byname.estimator import Estimator
 from byname.programs.fewshot import FewShot
+from byname.programs.shots import folds
 from byname.stage import Array, ClassTexts, Support
 
 __all__ = ["FewShotHead", "folds", "gaussian_head", "linear_head"]
@@ -25,26 +26,6 @@ Head = tuple[NDArray[np.float64], NDArray[np.float64]]
 ALPHAS = tuple(np.logspace(-4, 3, 15).tolist())
 LAMBDAS = (1.0, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 _BLOCK = 4096
-
-
-def folds(index: NDArray[np.intp], most: int = 5, seed: int = 0) -> NDArray[np.intp]:
-    """Fold (n,) of each labelled image; all 0 where no class has two images.
-
-    Each class's images are dealt out in turn after a seeded shuffle, so that a class of two images
-    or more is on both sides of every split in which it takes part.
-
-    Examples
-    --------
-    >>> folds(np.array([0, 0, 1, 1]), seed=0).reshape(2, 2).sum(axis=1).tolist()
-    [1, 1]
-    """
-    counts = np.bincount(index)
-    F = int(min(most, counts.max(initial=1)))
-    order = np.random.default_rng(seed).permutation(len(index))
-    order = order[np.argsort(index[order], kind="stable")]
-    place = np.empty(len(index), np.intp)
-    place[order] = np.arange(len(index)) - np.searchsorted(index[order], index[order])
-    return place % F
 
 
 def gaussian_head(X: NDArray[Any], index: NDArray[np.intp], K: int) -> Head:
@@ -137,8 +118,8 @@ class FewShotHead(Estimator):
     penalty in ``linear``, is chosen by cross-validation among the labelled images, stratified, in
     as many folds as the largest class has images, up to 5; among equals the strength that is
     nearest to zero-shot. Zero-shot itself is one of the choices. Then the head is learned from all
-    of them. Where no class has two images there is nothing to validate on, and ``strength`` must
-    be given.
+    of them. Where fewer than two classes have two images there is nothing to validate on, and
+    ``strength`` must be given.
 
     Parameters
     ----------
@@ -269,11 +250,12 @@ class FewShotHead(Estimator):
     def _choose(self, X: NDArray[Any], index: NDArray[np.intp]) -> float | None:
         """Strength with the most right answers over the folds; the list goes from zero-shot on."""
         fold = folds(index, seed=self.seed)
-        if not fold.any():
+        if (np.bincount(index) > 1).sum() < 2:
+            # With one such class, whatever favours it would look best.
             raise UsageError(
                 "choose how much the labelled images count",
-                "no class has two of them, so none can be set aside",
-                "Label a second image of some class, or give strength.",
+                "fewer than two classes have two of them, so none can be set aside",
+                "Label a second image of two classes or more, or give strength.",
             )
         grid = ALPHAS if self.head == "gaussian" else LAMBDAS
         counted = np.bincount(index)[index] > 1  # of others nothing is known in their fold

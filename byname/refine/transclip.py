@@ -15,7 +15,7 @@ from byname.errors import RecipeError
 from byname.refine.whole import Near, WholeBatch, adjacency
 from byname.stage import ClassTexts, State, register
 
-__all__ = ["TransClip", "TransClipParams"]
+__all__ = ["Fixed", "TransClip", "TransClipParams", "mixture"]
 
 Seeds = Literal["posterior", "column"]
 Floats = NDArray[Any]
@@ -158,22 +158,52 @@ class TransClip(WholeBatch):
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> Floats:
         S = ops.to_numpy(ops.as_float(state.S))
         rows = ops.to_numpy(ops.as_float(X)).astype(S.dtype, copy=False)
-        A = adjacency(near, self.params.neighbours).astype(S.dtype) / (2 * self.params.neighbours)
-        return mixture(rows, S, A.tocsr(), self.params)
+        A = adjacency(near, self.params.neighbours)
+        A.data /= 2 * self.params.neighbours
+        # Of one type with S: else each product would copy all of z.
+        return mixture(rows, S, A.astype(S.dtype), self.params)
 
 
-def mixture(X: Floats, S: Floats, A: sparse.csr_matrix, p: TransClipParams) -> Floats:
+@dataclass(frozen=True)
+class Fixed:
+    """Images whose class is known: what they add to the images that are asked about.
+
+    Parameters
+    ----------
+    pull : csr matrix, shape (N, K)
+        What those that are neighbours add to the logits of each image.
+    starts : array, shape (K, D)
+        First prototypes; a row of zeros leaves the class its own.
+    mass, sums, squares : arrays, shape (K,), (K, D) and (D,)
+        Their number, sums and sums of squares, as they are to count.
+    """
+
+    pull: sparse.csr_matrix
+    starts: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def mixture(
+    X: Floats, S: Floats, A: sparse.csr_matrix, p: TransClipParams, fixed: Fixed | None = None
+) -> Floats:
     """Log-probabilities (N, K) after all rounds; A (N, N) holds what neighbours add."""
     D = X.shape[1]
     mu = _seeds(X, S, p)
+    if fixed is not None:
+        given = np.flatnonzero(fixed.starts.any(axis=1))
+        mu[given] = fixed.starts[given]
     v = np.full(D, 1 / D)
     z, spare, base = np.empty_like(S), np.empty_like(S), np.empty_like(S)
     for rows in ops.blocks(len(S), _ROWS):
         z[rows] = ops.softmax(S[rows])
     squares = np.einsum("ij,ij->j", X, X, dtype=np.float64)
+    if fixed is not None:
+        squares += fixed.squares
     for turn in range(p.rounds + 1):
         if turn:
-            mu, v = _moved(X, z, mu, squares)
+            mu, v = _moved(X, z, mu, squares, fixed)
         a = mu / v
         offset = -0.5 * np.einsum("ij,ij->i", mu, a) / p.temperature
         a = (a / p.temperature).astype(S.dtype)
@@ -183,6 +213,8 @@ def mixture(X: Floats, S: Floats, A: sparse.csr_matrix, p: TransClipParams) -> F
                 if not step:
                     np.matmul(X[rows], a.T, out=base[rows])
                     base[rows] += p.text_weight * S[rows] + offset.astype(S.dtype)
+                    if fixed is not None:
+                        base[rows] += fixed.pull[rows].toarray()
                 out = spare[rows]
                 np.add(base[rows], A[rows] @ z, out=out)
                 _normalise(out, log=last)
@@ -217,11 +249,17 @@ def _seeds(X: Floats, S: Floats, p: TransClipParams) -> NDArray[np.float64]:
 
 
 def _moved(
-    X: Floats, z: Floats, mu: NDArray[np.float64], squares: NDArray[np.float64]
+    X: Floats,
+    z: Floats,
+    mu: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    fixed: Fixed | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Prototypes (K, D) and the variance (D,) that they share, after the answers z (N, K)."""
     mass = z.sum(axis=0, dtype=np.float64)
     sums = (z.T @ X).astype(np.float64)
+    if fixed is not None:
+        mass, sums = mass + fixed.mass, sums + fixed.sums
     moved = ops.unit(sums)
     there = (mass > _LEAST_MASS) & moved.any(axis=1)
     mu = np.where(there[:, None], moved, mu)

@@ -48,6 +48,7 @@ LAYERS: tuple[set[str], ...] = (
         "promptchoice",
         "wordnet",
         "advice",
+        "expectation",
         "adapters",
     },
     {"rows", "console", "inputs", "answers"}
@@ -66,13 +67,17 @@ LAYERS: tuple[set[str], ...] = (
         "commands_explain",
         "commands_controls",
         "commands_discover",
+        "commands_fewshot",
+        "commands_repair",
         "doctor",
         "provenance",
         "sorter",
     },
     {
         "serve",
+        "commands_serve",
         "cli",
+        "cli_serve",
         "cli_options",
         "cli_llm_options",
         "cli_prompts",
@@ -83,6 +88,8 @@ LAYERS: tuple[set[str], ...] = (
         "cli_explain",
         "cli_controls",
         "cli_discover",
+        "cli_fewshot",
+        "cli_repair",
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}

@@ -14,7 +14,9 @@ from byname import ops
 from byname.errors import UsageError
 from byname.programs.alpha_sweep import right_by_alpha
 from byname.programs.fewshot import FewShot
+from byname.programs.shots import folds
 from byname.stage import ClassTexts, Support
+from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
 from tests.reference import coder as ref
 
@@ -255,8 +257,6 @@ def test_search_finds_the_best_of_the_grid(features: Any) -> None:
 def test_search_wants_a_validation_part_of_its_own() -> None:
     texts, support, ids, X = task(11)
     model = FewShot(texts).fit(support, ids)
-    with pytest.raises(UsageError, match="no validation part was named"):
-        model.search()
     truth = ["c0"] * len(X)
     with pytest.raises(UsageError, match="12 of the 12 validation images are among the test"):
         model.search(validation=(X, truth), test=X)
@@ -264,9 +264,74 @@ def test_search_wants_a_validation_part_of_its_own() -> None:
         model.search(validation=(X, truth), test=X[3:4])
     with pytest.raises(UsageError, match="among the support"):
         model.search(validation=(support, ids))
+    with pytest.raises(UsageError, match="1 of the 12 support images are among the test images"):
+        model.search(test=np.concatenate([X, support[:1]]))
     with pytest.raises(UsageError, match="the validation part is empty"):
         model.search(validation=(X[:0], []))
+    with pytest.raises(UsageError, match="Call fit"):
+        FewShot(texts).search()
     assert (model.alpha, model.beta) == (1.0, 5.5)
+
+
+@pytest.mark.parametrize("features", ["tip", "coder"])
+@pytest.mark.parametrize("minmax", [False, True])
+def test_the_split_of_the_support_is_that_of_loops(features: Any, minmax: bool) -> None:
+    """Every image of a class with three or more is asked once, of a model without its fold."""
+    texts, support, ids, _ = task(12, shots=5)
+    keep = [n for n, i in enumerate(ids) if i != "c2"] + [ids.index("c2")]  # one image of c2
+    support, ids = support[keep], [ids[n] for n in keep]
+    betas, alphas = [0.5, 3.0, 20.0], [0.0, 1.0, 5.0, 50.0]
+    model = FewShot(texts, features, minmax=minmax).fit(support, ids)
+    kept = model.support_
+    fold = folds(kept.class_index, seed=3)
+    right = {(b, a): 0 for b in betas for a in alphas}
+    asked = 0
+    for f in range(5):
+        others = fold != f
+        less = FewShot(texts, features, minmax=minmax).fit(
+            Support(kept.vectors[others], kept.class_index[others], "labelled")
+        )
+        mine = (fold == f) & (kept.class_index != 2)
+        truth = [f"c{k}" for k in kept.class_index[mine]]
+        asked += len(truth)
+        for (b, a), so_far in right.items():
+            said = less.set_params(alpha=a, beta=b).predict(kept.vectors[mine])
+            right[b, a] = so_far + int((said == np.array(truth)).sum())
+    found = model.search(betas, alphas, rounds=1, seed=3)
+    assert asked == 15
+    assert found.accuracy == pytest.approx(max(right.values()) / 15)
+    assert (found.beta, found.alpha) == max(right, key=lambda key: right[key])
+    assert (model.alpha, model.beta, found.on) == (found.alpha, found.beta, "the support, split")
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_too_few_shots_leave_the_setting_as_it_is_and_say_so(shots: int) -> None:
+    texts, support, ids, _ = task(13, shots=shots)
+    model = FewShot(texts).fit(support, ids)
+    found = model.search()
+    assert (found.alpha, found.beta, found.tried) == (model.alpha, model.beta, 0) == (1.0, 5.5, 0)
+    assert np.isnan(found.accuracy)
+    assert found.reason is not None
+    assert "fewer than two classes have 3 labelled images" in found.reason
+
+
+def test_labels_of_one_class_choose_nothing() -> None:
+    """Whatever favours that class would look best."""
+    texts, support, _, _ = task(14, shots=3)
+    assert FewShot(texts).fit(support, ["c1"] * len(support)).search().tried == 0
+
+
+def test_searching_helps_on_images_that_play_no_part(shared: Path) -> None:
+    held = Task.load(shared / "rs19" / "clip-vit-b-32.npz")
+    texts, X = held.texts_for("templates"), np.asarray(ops.unit(held.batch().X))
+    y, ids = np.asarray(held.labels), np.array(texts.taxonomy.class_ids)
+    order = np.random.default_rng(0).permutation(len(X))
+    mine = np.concatenate([order[y[order] == k][:4] for k in range(19)])
+    rest = np.setdiff1d(np.arange(len(X)), mine)
+    model = FewShot(texts).fit(X[mine], ids[y[mine]].tolist())
+    before = accuracy(model, X[rest], ids[y[rest]].tolist())
+    model.search(np.linspace(0.1, 200, 50).tolist(), test=X[rest])
+    assert accuracy(model, X[rest], ids[y[rest]].tolist()) > before + 0.03
 
 
 # -- bad input

@@ -144,8 +144,10 @@ def test_a_class_of_one_image_is_learned_and_not_asked_for() -> None:
 
 def test_nothing_to_validate_on_is_said() -> None:
     texts, X, ids, more, _ = task(1, shots=1)
-    with pytest.raises(UsageError, match="no class has two of them, so none can be set aside"):
+    with pytest.raises(UsageError, match="fewer than two classes have two of them, so none can"):
         FewShotHead(texts).fit(X, ids)
+    with pytest.raises(UsageError, match="fewer than two classes have two of them"):
+        FewShotHead(texts, "linear").fit(np.repeat(X, 3, axis=0)[:4], ["c0"] * 3 + ["c1"])
     model = FewShotHead(texts, strength=0.5).fit(X, ids)
     assert (model.validation_, model.strength_) == ({}, 0.5)
     assert len(model.predict(more)) == 60

@@ -71,3 +71,51 @@ def transclip(
             v = np.maximum(v, 1e-6 / D)
     top_ = log_z.max(axis=1, keepdims=True)
     return log_z - top_ - np.log(np.exp(log_z - top_).sum(axis=1, keepdims=True))
+
+
+def transclip_fs(
+    X: Any,
+    S: Any,
+    L: Any,
+    index: Any,
+    *,
+    gamma: float,
+    kind: str = "posterior",
+    top: int = 8,
+    n: int = 3,
+    temperature: float = 50.0,
+    text_weight: float = 0.5,
+    rounds: int = 10,
+    steps: int = 5,
+) -> Any:
+    """log z (N, K) with labelled images L, of the classes ``index``, whose answers are fixed."""
+    X, S, L = (np.asarray(a, np.float64) for a in (X, S, L))
+    D, K, N = X.shape[1], S.shape[1], len(X)
+    both = np.concatenate([X, L])
+    W = affinity(both, n)
+    known = np.zeros((len(L), K))
+    for j, c in enumerate(index):
+        known[j, c] = 1.0
+    y = z = softmax(S)
+    weight = np.concatenate([np.ones(N), np.full(len(L), gamma * N / len(L))])
+    mu, v = seeds(X, S, kind, top), np.full(D, 1 / D)
+    for c in set(index):
+        mu[c] = unit(sum(L[j] for j in range(len(L)) if index[j] == c))
+    for turn in range(rounds + 1):
+        distance = np.array([[((x - mu[c]) ** 2 / v).sum() for c in range(K)] for x in X])
+        for _ in range(steps):
+            every = np.concatenate([z, known])
+            pulled = (W.T @ every + W @ every)[:N]
+            q = -distance / 2 + temperature / (2 * n) * pulled
+            q -= q.max(axis=1, keepdims=True)
+            log_z = text_weight * np.log(y) + q / temperature
+            z = softmax(log_z)
+        if turn < rounds:
+            counted = weight[:, None] * np.concatenate([z, known])
+            mass = counted.sum(axis=0)
+            mu = np.array([unit(counted[:, c] @ both) if mass[c] > 1e-30 else mu[c]
+                           for c in range(K)])  # fmt: skip
+            v = sum(counted[:, c] @ (both - mu[c]) ** 2 for c in range(K)) / mass.sum()
+            v = np.maximum(v, 1e-6 / D)
+    top_ = log_z.max(axis=1, keepdims=True)
+    return log_z - top_ - np.log(np.exp(log_z - top_).sum(axis=1, keepdims=True))

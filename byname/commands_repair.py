@@ -1,0 +1,110 @@
+"""``byname repair``: texts for the classes that photos lie between, asked of an LLM in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from byname.asking import Asking, open_llm, writing
+from byname.classifier import Classifier
+from byname.console import (
+    Counter,
+    collect_warnings,
+    progress_bar,
+    query_progress,
+    say,
+    text_progress,
+)
+from byname.errors import UsageError
+from byname.images.sources import Source
+from byname.inputs import open_images
+from byname.llm.client import LLM
+from byname.programs.gta import Gta, GtaSettings, ask_llm, gta
+from byname.queries import Query
+from byname.rows import check_output
+from byname.stage import Array
+from byname.textvectors import texts_of
+
+__all__ = ["run_repair"]
+
+
+def run_repair(
+    images: str,
+    output: Path | None,
+    *,
+    image_column: str | None,
+    quiet: bool,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+    how: Asking,
+) -> None:
+    """Arguments first, then the vectors, then the rounds; the texts are written at the end."""
+    chosen = GtaSettings(**settings)
+    if output is None:
+        raise UsageError("repair the texts", "no output was given", "Add -o prompts.json.")
+    check_output(output, suffixes=(".json",))
+    llm = open_llm(how)
+    with collect_warnings():
+        model, X = _vectors(images, image_column, quiet, options)
+        ask = ask_llm(model.taxonomy_, partial(_replies, llm, quiet))
+        vectors = partial(
+            texts_of,
+            taxonomy=model.taxonomy_,
+            encoder=model.encoder_,
+            needs=frozenset(),
+            uses=frozenset(),
+            cache=options["cache"],
+            progress=lambda done, total: None,
+        )
+        refine = options["refine"]
+        try:
+            found = gta(
+                model.prompts_, X, vectors, ask, model.recipe_, refine=refine, settings=chosen
+            )
+        except KeyboardInterrupt:
+            say("stopped; what was answered is kept, and the same command goes on from there")
+            raise
+    _tell(found, quiet)
+    say(f"{llm.model}: {llm.calls} call{'s' * (llm.calls != 1)}")
+    with writing(output) as temporary:
+        found.prompts.save(temporary)
+    new = sum(step.texts for step in found.steps if step.reason is None)
+    say(f"{new} new text{'s' * (new != 1)} -> {output}")
+
+
+def _vectors(
+    images: str, image_column: str | None, quiet: bool, options: Mapping[str, Any]
+) -> tuple[Classifier, Array]:
+    """The classifier with its texts, and the vectors of the images that can be read."""
+    model, counter = Classifier(**options), Counter()
+    source = open_images(images, image_column=image_column)
+    if isinstance(source, Source):
+        for text in source.warnings:
+            say(f"warning: {text}")
+    with text_progress(quiet) as advance_texts:
+        model.prepare(advance_texts, images=source)
+    with progress_bar(counter, len(source), quiet) as advance:
+        model.progress = advance
+        given = model.gather(source)
+    for name, why in given.embeddings.errors.items():
+        say(f"warning: '{name}' is left out: {why}")
+    return model, given.batch.X
+
+
+def _replies(
+    llm: LLM, quiet: bool, queries: Sequence[Query], problem: Callable[[Query, str], str]
+) -> Mapping[str, Sequence[str]]:
+    with query_progress(quiet) as progress:
+        return llm.ask(queries, problem=problem, progress=progress).replies
+
+
+def _tell(found: Gta, quiet: bool) -> None:
+    """What each round did, and why it ended."""
+    for number, step in enumerate(found.steps, 1):
+        if not quiet:
+            asked = ", ".join(f"{a} / {b}" for a, b in step.asked)
+            did = f"{step.texts} texts, {step.changed_share:.1%} of the answers changed"
+            say(f"round {number}: {asked}: {step.reason or did}")
+    say(f"ended: {found.ended}")

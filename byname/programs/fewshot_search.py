@@ -1,0 +1,78 @@
+"""How alpha and beta of the cached features are searched, on images whose class is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname.errors import UsageError
+from byname.programs.alpha_sweep import right_by_alpha
+
+__all__ = ["ALPHAS", "BETAS", "Asked", "SearchResult", "search"]
+
+BETAS = tuple(np.linspace(0.1, 200, 500).tolist())
+ALPHAS = tuple(np.linspace(0.1, 20, 50).tolist())
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What :meth:`FewShot.search` found: the best setting, and how many settings were tried.
+
+    ``on`` is the part that they were tried on; where there was none, ``tried`` is 0, ``accuracy``
+    is NaN, the setting is as it was, and ``reason`` says why.
+    """
+
+    alpha: float
+    beta: float
+    accuracy: float
+    tried: int
+    on: str = "validation"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Images of known class: their text logits (n, K), their classes, and votes (n, K) by beta."""
+
+    text: NDArray[np.float64]
+    index: NDArray[np.intp]
+    votes: Callable[[float], NDArray[Any]]
+
+
+def search(
+    parts: Sequence[Asked], betas: Sequence[float], alphas: Sequence[float], rounds: int
+) -> SearchResult:
+    """The alpha and beta with the most right answers over all parts together.
+
+    Among equals the smallest beta, then the smallest alpha. Every further round searches as many
+    values between half and one and a half times the best so far.
+    """
+    grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
+    if rounds < 1:
+        raise UsageError("search", f"rounds is {rounds}", "Use 1 or more.")
+    n = sum(len(part.index) for part in parts)
+    best = SearchResult(float(grid_a[0]), float(grid_b[0]), -1.0, 0)
+    for _ in range(rounds):
+        for beta in grid_b.tolist():
+            right = np.zeros(len(grid_a), np.intp)
+            for part in parts:
+                right += right_by_alpha(part.text, part.votes(beta), part.index, grid_a)
+            at = int(np.argmax(right))
+            found = float(right[at]) / n
+            if found > best.accuracy:
+                best = replace(best, alpha=float(grid_a[at]), beta=beta, accuracy=found)
+        best = replace(best, tried=best.tried + len(grid_a) * len(grid_b))
+        grid_b = np.linspace(0.5 * best.beta, 1.5 * best.beta, len(grid_b))
+        grid_a = np.linspace(0.5 * best.alpha, 1.5 * best.alpha, len(grid_a))
+    return best
+
+
+def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+    grid = np.unique(np.asarray(values, np.float64))
+    if not len(grid) or not np.isfinite(grid).all() or grid[0] < 0:
+        raise UsageError("search", f"{name} are {list(values)[:5]}", "Give numbers of 0 or more.")
+    return grid
