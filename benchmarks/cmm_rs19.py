@@ -4,9 +4,9 @@
 
 FOLDER holds the task files of one data set, one an encoder; by default rs19 below BYNAME_SHARED.
 Intervals: 2.5 and 97.5 per cent of 1000 resamples of the images, the same for both sides of a
-difference; neighbours and class vectors stay those of all images. The constants of the combined
-sign come from made-up tasks (diagnose_synthetic.py), as do those of temperature=auto
-(cpe_synthetic.py).
+difference; neighbours, class vectors and what the pooled images say stay those of all images. The
+constants of the expected accuracy come from made-up tasks (diagnose_synthetic.py), as do those of
+temperature=auto (cpe_synthetic.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from byname.diagnose import NEIGHBOURS, Signals, neighbours, signals
-from byname.margins import cmm, pseudo_labels, rivals
-from byname.ops import softmax, unit
+from byname.expectation import look
+from byname.margins import cmm, pseudo_labels
+from byname.ops import unit
 from byname.stage import State, create
 from byname.taskfile import Task
 
@@ -58,40 +58,21 @@ class Signs:
         self.K, self.n = len(self.W), len(self.X)
         self.S = self.X @ self.W.T
         self.y = pseudo_labels(self.X, self.W)
-        rows = np.arange(self.n)
-        self.margin = self.S[rows, self.y] - self.S[rows, rivals(self.X, self.W, self.y)]
-        near = neighbours(self.X, slice(0, self.n), NEIGHBOURS)
-        self.q = softmax(task.scale * self.S)[near].mean(axis=1)
-        self.own = self.q[rows, self.y]
-        self.width = self.S.std(axis=1).mean()
-        self.whole = signals(self.X, self.W, task.scale * self.S)
+        self.look = look(self.X, self.W, task.scale * self.S)
+        self.whole = self.look.signals()
 
     def of(self, draw: np.ndarray) -> dict[str, np.ndarray]:
         """Each sign of the classes, image i being drawn ``draw[i]`` times."""
-        sums = {
-            name: np.bincount(self.y, draw * values, self.K)
-            for name, values in (("n", 1.0), ("margin", self.margin), ("own", self.own))
-        }
-        n, mass = np.maximum(sums["n"], 1e-9), draw @ self.q / draw.sum()
+        found = self.look.signals(draw)
         A = np.zeros((self.K, self.K))
         np.add.at(A, self.y, draw[:, None] * self.S)
-        A /= n[:, None]
+        A /= np.maximum(found.count, 1e-9)[:, None]
         other = np.where(np.eye(self.K, dtype=bool), -np.inf, A).max(axis=1)
-        p = n / n.sum()
-        combined = Signals(
-            cmm=sums["margin"] / n,
-            count=sums["n"].astype(int),
-            margin=sums["margin"] / n / self.width,
-            share=p * np.exp(-(p * np.log(p)).sum()),
-            precision=sums["own"] / n,
-            recall=np.minimum(1, sums["own"] / np.maximum(mass * draw.sum(), 1e-9)),
-            mass=mass,
-        )
         return {
-            "CMM A": combined.cmm,
+            "CMM A": found.cmm,
             "CMM B": A.diagonal() - other,
-            "predicted share": p,
-            "combined": combined.expected(),
+            "predicted share": found.count,
+            "expected accuracy": found.expected(),
         }
 
 
@@ -110,15 +91,20 @@ def correlations(task: Task, draws: np.ndarray) -> None:
     many = np.array([both(draw) for draw in draws])
     print("  Spearman with the true class accuracy")
     for name, value, column in zip(signs.of(one), both(one), many.T, strict=True):
-        print(f"    {name:16s} {value:.2f} {span(column)}")
+        print(f"    {name:17s} {value:.2f} {span(column)}")
     gain = many[:, 3] - many[:, 0]
-    print(f"    combined - CMM A  {both(one)[3] - both(one)[0]:+.2f} {span(gain)}")
+    print(f"    expected - CMM A  {both(one)[3] - both(one)[0]:+.2f} {span(gain)}")
     accuracy = np.bincount(labels, right, signs.K) / np.bincount(labels, minlength=signs.K)
     expected = signs.whole.expected()
     found = np.isin(np.argsort(accuracy)[:3], np.argsort(expected)[:5]).sum()
+    low, high = signs.whole.interval()
     print(
         f"  expected accuracy {100 * signs.whole.overall():.1f} %, true {100 * right.mean():.1f} %"
     )
+    print(f"  interval of the expected accuracy {100 * low:.1f} to {100 * high:.1f} %")
+    inside = [a <= x <= b for (a, b), x in zip(signs.whole.intervals(), accuracy, strict=True)]
+    print(f"  classes whose interval holds the truth: {sum(inside)} of {len(inside)}")
+    print(f"  mean error of a class {100 * np.abs(expected - accuracy).mean():.1f} points")
     print(f"  true worst three among the five expected to be worst: {found} of 3")
 
 

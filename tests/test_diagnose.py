@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 
 from byname import Classifier, cli
 from byname.advice import advice
-from byname.diagnose import diagnose, neighbours, signals
+from byname.diagnose import diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import PrecomputedEncoder
 from byname.errors import UsageError
 from byname.margins import cmm, pseudo_labels
-from byname.ops import softmax, unit
+from byname.ops import unit
 from byname.recipes import get_recipe
 from byname.stage import ClassTexts
 from byname.study.subject import Subject
@@ -47,16 +47,17 @@ def test_keys_and_order() -> None:
     found = diagnose(texts, X, "plain").to_dict()
     assert {"recipe", "n_images", "expected_accuracy", "worst", "classes"} < set(found)
     assert set(found) - {"recipe", "n_images", "expected_accuracy", "worst", "classes"} == {
+        "interval",
         "notes",
         "members",
     }
     assert found["recipe"] == "plain"
     assert found["n_images"] == 90
-    assert 0 < found["expected_accuracy"] < 1
+    assert 0 < found["interval"][0] < found["expected_accuracy"] < found["interval"][1] <= 1
     assert list(found["classes"]) == list(NAMES)
     assert found["worst"][0] == "hen"
     assert sorted(found["worst"]) == sorted(NAMES)
-    keys = {"cmm", "n", "predicted_share", "expected_accuracy", "confusions"}
+    keys = {"cmm", "n", "predicted_share", "expected_accuracy", "interval", "confusions"}
     assert keys | {"name", "flag", "next"} == set(found["classes"]["cat"])
     shares = [one["predicted_share"] for one in found["classes"].values()]
     assert sum(shares) == pytest.approx(1)
@@ -106,21 +107,6 @@ def test_confusions_of_a_class_that_is_never_second_either(
     assert {i: one.confusions for i, one in again.items()} == {
         i: one.confusions for i, one in whole.items()
     }
-
-
-def test_ten_neighbours_have_a_say() -> None:
-    """q_i is the mean probability vector of the ten images most similar to image i."""
-    texts, X, _ = world()
-    S = 20 * X @ texts.vectors.T
-    y, P = S.argmax(1), softmax(S)
-    G = X @ X.T
-    np.fill_diagonal(G, -2)
-    q = P[np.argsort(-G, axis=1)[:, :10]].mean(axis=1)
-    found = signals(X, texts.vectors, S)
-    for k in range(3):
-        assert found.precision[k] == pytest.approx(q[y == k, k].mean())
-        assert found.recall[k] == pytest.approx(q[y == k, k].sum() / q[:, k].sum())
-    np.testing.assert_allclose(found.mass, q.mean(axis=0))
 
 
 def test_notes_say_what_must_not_be_compared_and_when_images_are_few() -> None:
@@ -236,31 +222,14 @@ def test_one_class_and_no_images() -> None:
     found = diagnose(one, np.eye(3), "plain")
     assert found.worst == ()
     assert found.expected_accuracy is None
+    assert found.interval is None
+    assert found.to_dict()["classes"]["cat"]["interval"] is None
     assert found.classes["cat"].expected_accuracy is None
     assert found.classes["cat"].confusions == ()
     assert found.classes["cat"].flag == ""
     assert "no accuracy can be expected" in found.notes[0]
     with pytest.raises(UsageError, match="there are no images"):
         diagnose(one, np.zeros((0, 3)), "plain")
-
-
-def test_neighbours_leave_the_image_out() -> None:
-    _, X, _ = world()
-    near = neighbours(X, slice(5, 9), 3)
-    G = X @ X.T
-    np.fill_diagonal(G, -2)
-    expected = np.sort(np.argsort(-G, axis=1)[5:9, :3], axis=1)
-    np.testing.assert_array_equal(np.sort(near, axis=1), expected)
-
-
-def test_a_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, X, _ = world(n=200)
-    S = 100 * X @ texts.vectors.T
-    whole = signals(X, texts.vectors, S).expected()
-    monkeypatch.setattr("byname.diagnose.SAMPLE", 400)
-    part = signals(X, texts.vectors, S).expected()
-    np.testing.assert_allclose(part, whole, atol=0.15)
-    assert (part != whole).any()
 
 
 def test_the_classifier_diagnoses() -> None:

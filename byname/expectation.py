@@ -1,0 +1,299 @@
+"""What share of the answers is right, of all images and of each class, without a label.
+
+Formula, with answers y, logits S before any member of the stage ``refine``, p_i = softmax(S_i), q_i
+the mean of p over the 10 nearest neighbours of image i, and z_i the probabilities that the label-
+free member ``auto`` makes of S (:mod:`byname.refine.auto`), which pools all images::
+
+    image     m_i = S_iy - max over k != y of S_ik, in deviations of S_i over the classes
+              P_i = logistic(a + b m_i + c logit q_iy + d logit z_iy)
+    class k   recall as another view v sees it, v = q or z:
+              R_k(v) = sum of v_ik over the images answered k / sum of v_ik over all images
+              E_k = logistic(a' + b' margin_k + c' log share_k + d' logit R_k(q) + e' logit R_k(z))
+              0 where no image is answered k
+    overall   mean over i of P_i
+    interval  logistic(logit E -+ 1.645 sqrt(s^2 + 1 / (n E (1 - E)))), with n images
+
+margin_k is the class-wise matching margin (CMM) in deviations of an image's cosines; share_k the
+share of answers k times the number of classes that are answered, counted by their entropy. There
+are two sets of constants: for the best of S, and for answers that a ``refine`` member changed;
+these are expected less surely, since the views of all images are no longer another's.
+
+Assumes that neighbours are of one class more often than not, that the logit scale is the encoder's
+own (confidence is right to about 15 points), and that the images show the listed classes. A group
+of images that is sound and has the wrong name looks right to all of these signs; then the estimate
+is too high.
+
+Source: byname's own. That the agreement of two classifiers tells the accuracy: Jiang et al.,
+Assessing Generalization of SGD via Disagreement, 2022; CMM: Shao et al., 2023. Constants are
+fitted, and the spread s measured with one family left out at a time, on five families of made-up
+tasks by ``benchmarks/diagnose_synthetic.py``, before real data was looked at with them.
+
+Cost: up to 20,000 images are looked at, fewer with more than 2,000 classes; among them every pair
+is compared, in tiles, and ``auto`` runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byname import ops
+from byname.knn import nearest
+from byname.margins import cmm
+from byname.refine.auto import Auto
+from byname.stage import Batch, ClassTexts, State
+from byname.taxonomy import Taxonomy
+
+__all__ = ["Look", "Signals", "ahead", "interval", "look", "signals"]
+
+Floats = NDArray[np.float64]
+NEIGHBOURS = 10
+SAMPLE = 20_000  # images that are looked at
+CELLS = 40_000_000  # of them, times classes
+LEAST = 2_000  # images, however many classes
+# Fitted on made-up tasks by benchmarks/diagnose_synthetic.py; spread: one deviation, in logits.
+Constants = dict[str, dict[str, float]]
+TEXTS: Constants = {
+    "image": {"one": -0.62, "margin": 0.68, "near": 0.36, "pooled": 0.5},
+    "class": {"one": -0.25, "margin": 1.41, "share": 0.33, "near": 0.24, "pooled": 0.45},
+    "spread": {"overall": 0.9, "class": 0.81},
+}
+POOLED: Constants = {
+    "image": {"one": 0.07, "margin": -0.15, "near": 0.38, "pooled": 0.52},
+    "class": {"one": -0.05, "margin": 0.45, "share": 0.69, "near": 0.13, "pooled": 0.76},
+    "spread": {"overall": 2.4, "class": 1.1},
+}
+WIDE = 1.645  # deviations to either side of an interval that holds 9 of 10
+EDGE = 0.02  # shares are cut here before their logit is taken
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Label-free signs of n images and K classes.
+
+    ``cmm`` in cosines, -inf where ``count``, the images answered so, is 0; ``margin``, ``share``,
+    ``near`` and ``pooled`` as the formula has them, the last two being R(q) and R(z); ``mass`` the
+    sum of q as a share of all. ``image`` (n, 3) holds m, q_y and z_y of the images that were looked
+    at, ``weight`` (n,) how much of all images each stands for; ``n`` counts all images.
+    ``pooled_answers`` says that some answers are not the best of S.
+    """
+
+    cmm: Floats
+    count: Floats
+    margin: Floats
+    share: Floats
+    near: Floats
+    pooled: Floats
+    mass: Floats
+    image: Floats
+    weight: Floats
+    n: float
+    pooled_answers: bool
+
+    @property
+    def constants(self) -> Constants:
+        """Those for these answers."""
+        return POOLED if self.pooled_answers else TEXTS
+
+    def image_signs(self) -> Floats:
+        """Columns (n, 4) that the constants ``image`` weigh."""
+        m, near, pooled = self.image.T
+        return np.column_stack([np.ones(len(m)), np.clip(m, -3, 4), _logit(near), _logit(pooled)])
+
+    def class_signs(self) -> Floats:
+        """Columns (K, 5) that the constants ``class`` weigh."""
+        return np.column_stack(
+            [
+                np.ones(len(self.count)),
+                np.clip(self.margin, -1, 5),
+                np.log(np.clip(self.share, 0.05, 20)),
+                _logit(self.near),
+                _logit(self.pooled),
+            ]
+        )
+
+    def expected(self) -> Floats:
+        """Expected accuracy of each class; 0 where no image is answered so."""
+        found = _logistic(self.class_signs() @ [*self.constants["class"].values()])
+        return np.where(self.count > 0, found, 0.0)
+
+    def right(self) -> Floats:
+        """Probability (n,) that the answer is right, of the images that were looked at."""
+        return _logistic(self.image_signs() @ [*self.constants["image"].values()])
+
+    def overall(self) -> float:
+        """Expected accuracy of all images."""
+        return float(self.weight @ self.right())
+
+    def intervals(self) -> Floats:
+        """Low and high (K, 2) of the accuracy of each class, 9 of 10 times."""
+        made = interval(self.expected(), self.mass * self.n, self.constants["spread"]["class"])
+        return np.where(self.count[:, None] > 0, made, 0.0)
+
+    def interval(self) -> tuple[float, float]:
+        """Low and high of the accuracy of all images, 9 of 10 times."""
+        spread = self.constants["spread"]["overall"]
+        low, high = interval(np.array(self.overall()), np.array(self.n), spread)
+        return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the signs are made of: n images, with answer ``y`` and probabilities q and z (n, K).
+
+    ``gap`` is an image's margin in cosines, ``m`` the same in logits as the formula has it,
+    ``width`` the deviation of an image's cosines; ``cmm`` and ``count`` are of all images.
+    """
+
+    cmm: Floats
+    count: NDArray[np.intp]
+    y: NDArray[np.intp]
+    gap: Floats
+    m: Floats
+    q: Floats
+    z: Floats
+    width: float
+
+    def signals(self, draw: Floats | None = None) -> Signals:
+        """The signs; with ``draw`` (n,), as if image i had been there so many times."""
+        K, rows = len(self.count), np.arange(len(self.y))
+        weight = (self.count / np.maximum(np.bincount(self.y, minlength=K), 1))[self.y]
+        if draw is not None:
+            weight = weight * draw
+        near, pooled = self.q[rows, self.y].astype(float), self.z[rows, self.y].astype(float)
+
+        def total(values: Floats) -> Floats:
+            return np.bincount(self.y, weight * values, minlength=K).astype(np.float64)
+
+        count = total(np.ones(len(rows))) if draw is not None else self.count.astype(np.float64)
+        n = float(weight.sum())
+        p = count[count > 0] / n
+        some = np.maximum(count, 1e-9)
+        mean = total(self.gap) / some
+        mass, mass_z = weight @ self.q, weight @ self.z
+        same = float(weight @ pooled) / n
+        return Signals(
+            cmm=self.cmm if draw is None else np.where(count > 0, mean, -np.inf),
+            count=count,
+            margin=np.where(count > 0, mean, -1) / (self.width or 1.0),
+            share=count / n * float(np.exp(-(p * np.log(p)).sum())),
+            near=np.minimum(1, total(near) / np.maximum(mass, 1e-9)),
+            # One image at the mean keeps a class of a few images from the ends.
+            pooled=np.minimum(1, (total(pooled) + same) / (mass_z + 1)),
+            mass=mass / n,
+            image=np.column_stack([self.m, near, pooled]),
+            weight=weight / n,
+            n=n,
+            pooled_answers=bool((self.m < -1e-3).any()),
+        )
+
+
+def signals(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Signals:
+    """Label-free signs of images and classes; see :func:`look` for the arguments.
+
+    Examples
+    --------
+    >>> found = signals(np.eye(2), np.eye(2), 100 * np.eye(2))
+    >>> found.cmm.tolist(), found.count.tolist()
+    ([1.0, 1.0], [1.0, 1.0])
+    """
+    return look(X, W, S, y).signals()
+
+
+def look(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Look:
+    """What neighbours, and all images together, say of the answers.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Unit rows.
+    W : array, shape (K, D)
+        Class vectors; brought to length one.
+    S : array, shape (N, K)
+        Logits, at the encoder's own scale, before images are pooled.
+    y : array of int, shape (N,), optional
+        The answers; by default the best of S.
+    """
+    W, K = ops.unit(W), int(S.shape[1])
+    y = ops.to_numpy(ops.argmax(S)) if y is None else y
+    values, count = cmm((X, W), y)
+    pick = _sample(y, K)
+    X, S, y = ops.take_rows(X, pick), ops.take_rows(S, pick), y[pick]
+    C, S = (ops.to_numpy(a).astype(np.float32) for a in (ops.matmul_t(X, W), S))
+    spread = S.std(axis=1, dtype=np.float64)
+    m = ahead(S, y) / np.where(spread > 0, spread, 1)
+    p = ops.softmax(S)
+    beside = nearest(X, NEIGHBOURS)[0]
+    q = p.copy()
+    if beside.shape[1]:
+        for rows in ops.blocks(len(p), max(1, CELLS // (8 * NEIGHBOURS * K))):
+            q[rows] = p[beside[rows]].mean(axis=1)
+    pooled = Auto().fit(Batch(X), _texts(W), State(W=W, S=S)).scores_
+    z = ops.softmax(ops.to_numpy(pooled))
+    width = float(C.std(axis=1, dtype=np.float64).mean())
+    return Look(values, count, y, ahead(C, y), m, q, z, width)
+
+
+def ahead(S: NDArray[Any], y: NDArray[np.intp]) -> Floats:
+    """How far each answer is ahead of the best other class; the value itself with one class.
+
+    Examples
+    --------
+    >>> ahead(np.array([[3.0, 1.0], [3.0, 1.0]]), np.array([0, 1])).tolist()
+    [2.0, -2.0]
+    """
+    rows = np.arange(len(S))
+    own = S[rows, y].astype(np.float64)
+    if S.shape[1] < 2:
+        return own
+    best = np.partition(S, -2, axis=1)[:, -2:].astype(np.float64)
+    return np.where(own < best[:, 1], own - best[:, 1], own - best[:, 0])
+
+
+def _texts(W: Any) -> ClassTexts:
+    K = len(W)
+    return ClassTexts(W, np.arange(K), Taxonomy.from_names([f"class {k}" for k in range(K)]))
+
+
+def _sample(y: NDArray[np.intp], K: int) -> NDArray[np.intp]:
+    """All images; of many, some at even distances, and some of every answered class."""
+    most = min(SAMPLE, max(LEAST, CELLS // K))
+    if len(y) <= most:
+        return np.arange(len(y))
+    even = np.linspace(0, len(y) - 1, most).astype(np.intp)
+    order = np.argsort(y, kind="stable")
+    ends = np.flatnonzero(np.diff(y[order], prepend=-1))
+    place = np.arange(len(y)) - np.repeat(ends, np.diff([*ends, len(y)]))
+    return np.union1d(even, order[place < NEIGHBOURS])
+
+
+def interval(expected: Floats, n: Floats, spread: float) -> Floats:
+    """Low and high (..., 2) for estimates (...), from their spread and that of n draws, in logits.
+
+    Examples
+    --------
+    >>> interval(np.array([0.5, 0.9]), np.array([100.0, 100.0]), 0.5).round(2).tolist()
+    [[0.29, 0.71], [0.77, 0.96]]
+    """
+    e = np.clip(expected, 1e-6, 1 - 1e-6)
+    z = np.log(e / (1 - e))
+    n = np.maximum(n, 1)
+    half = WIDE * np.sqrt(spread**2 + 1 / (n * e * (1 - e)))
+    low, high, image = _logistic(z - half), _logistic(z + half), 1 / n
+    # An end within half an image of 0 or 1 is 0 or 1.
+    low, high = np.where(low < image / 2, 0, low), np.where(high > 1 - image / 2, 1, high)
+    return np.stack([low, high], axis=-1)
+
+
+def _logit(p: Floats) -> Floats:
+    p = np.clip(p, EDGE, 1 - EDGE)
+    logit: Floats = np.log(p / (1 - p))
+    return logit
+
+
+def _logistic(z: Floats) -> Floats:
+    made: Floats = 1 / (1 + np.exp(-np.clip(z, -50, 50)))
+    return made
