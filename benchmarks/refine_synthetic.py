@@ -109,15 +109,24 @@ def scenarios(X: NDArray[Any], W: NDArray[Any], y: NDArray[np.intp]) -> Iterator
     yield "foreign", (np.concatenate([X, foreign]), W, np.append(y, np.full(m, -1)))
 
 
-def answers(spec: str, X: NDArray[Any], W: NDArray[Any]) -> NDArray[np.intp]:
-    """What ``ensemble`` with this refine member answers; ``plain`` is without one."""
+def fitted(spec: str, X: NDArray[Any], W: NDArray[Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Scores of ``ensemble``, those after this refine member, and the member's report."""
     K = len(W)
     texts = ClassTexts(W, np.arange(K), Taxonomy.from_names([f"class {k}" for k in range(K)]))
     S = np.asarray(100 * X @ W.T, np.float32)
-    if spec == "plain":
-        return S.argmax(axis=1)
     member, batch, state = create(spec, "refine"), Batch(np.asarray(X, np.float32)), State(W=W, S=S)
-    return np.asarray(member.fit(batch, texts, state).apply(batch, texts, state)).argmax(axis=1)
+    return (
+        S,
+        np.asarray(member.fit(batch, texts, state).apply(batch, texts, state)),
+        member.report(),
+    )
+
+
+def answers(spec: str, X: NDArray[Any], W: NDArray[Any]) -> NDArray[np.intp]:
+    """What ``ensemble`` with this refine member answers; ``plain`` is without one."""
+    if spec == "plain":
+        return np.asarray(100 * X @ W.T, np.float32).argmax(axis=1)
+    return np.asarray(fitted(spec, X, W)[1].argmax(axis=1))
 
 
 def score(answer: NDArray[np.intp], y: NDArray[np.intp]) -> tuple[float, float, int]:

@@ -1,8 +1,9 @@
 """Nearest neighbours by cosine, exact and in tiles; FAISS beyond what that can do.
 
 Up to ``EXACT`` rows every pair is compared, a tile at a time, so that memory stays that of one tile
-and of the result. With more rows, and with ``faiss`` installed, an inverted index is searched
-instead, which may miss some neighbours.
+and of the result; among the rows of one array each pair's product is computed once and serves both
+rows. With more rows, and with ``faiss`` installed, an inverted index is searched instead, which may
+miss some neighbours.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Array = Any
 Engine = Literal["auto", "exact", "faiss"]
 EXACT = 200_000
 ROWS, COLUMNS = 2048, 8192
+FIRST = 512  # columns that the first k neighbours are chosen from
 
 
 def nearest(
@@ -68,11 +70,7 @@ def nearest(
     big = n > EXACT and importlib.util.find_spec("faiss") is not None
     if engine == "faiss" or (engine == "auto" and big):
         return _by_faiss(ops.to_numpy(X), ops.to_numpy(other), k, own)
-    index = np.empty((len(X), k), np.intp)
-    cosine = np.empty((len(X), k), np.float32)
-    for rows in ops.blocks(len(X), ROWS):
-        index[rows], cosine[rows] = _exact(X, other, rows, k, own)
-    return index, cosine
+    return _among(X, k) if own else _beside(X, other, k)
 
 
 def graph(X: Array, k: int, *, engine: Engine = "auto") -> sparse.csr_matrix:
@@ -141,42 +139,73 @@ def _check(X: Array, Y: Array, k: int, engine: str) -> None:
             )
 
 
-def _exact(X: Array, Y: Array, rows: slice, k: int, own: bool) -> tuple[Any, Any]:
-    """Best k of each row of a block: of the first tile all, then what beats the k-th so far."""
-    x, start = X[rows], rows.start
-    n = int(x.shape[0])
-    best: Any = None
-    for columns in ops.blocks(int(Y.shape[0]), max(COLUMNS, k + 1)):
-        S = ops.to_numpy(ops.matmul_t(x, Y[columns]))
-        if own:
-            self_ = np.arange(max(start, columns.start), min(start + n, columns.stop))
-            S[self_ - start, self_ - columns.start] = -np.inf
-        if best is None:
-            width = min(k, S.shape[1])
-            values, index = ops.topk(S, width)
-            if width < k:  # one tile holds all: more rows are wanted than there are
-                return index, values
-            best = (values, index + columns.start)
-            continue
-        better = best[0][:, -1:] < S
-        if better.any():
-            best = _merged(best, better, S, columns.start, k)
-    return best[1], best[0]
+def _among(X: Array, k: int) -> tuple[Any, Any]:
+    """Nearest other rows of X. Each row meets the tiles in ascending order of the others."""
+    size = max(ROWS, k + 1)
+    index, cosine = _nothing(X, k)
+    for rows in ops.blocks(len(X), size):
+        for start in range(rows.start, len(X), size):
+            columns = slice(start, min(start + size, len(X)))
+            S = ops.matmul_t(X[rows], X[columns])
+            if start == rows.start:
+                self_ = ops.like(np.arange(len(S)), S)
+                S[self_, self_] = -np.inf
+            else:
+                _take(S.T, index[columns], cosine[columns], rows.start)
+            _take(S, index[rows], cosine[rows], start)
+    return index, cosine.astype(np.float32, copy=False)
 
 
-def _merged(best: Any, better: NDArray[np.bool_], S: Any, start: int, k: int) -> Any:
-    changed = np.flatnonzero(better.any(axis=1))
-    row, column = np.nonzero(better[changed])
-    row = np.concatenate([np.repeat(np.arange(len(changed)), k), row])
-    value = np.concatenate([best[0][changed].ravel(), S[changed][better[changed]]])
-    place = np.concatenate([best[1][changed].ravel(), column + start])
-    order = np.lexsort((place, -value, row))
-    row, value, place = row[order], value[order], place[order]
-    first = np.searchsorted(row, np.arange(len(changed)))
-    chosen = first[:, None] + np.arange(k)
-    values, index = best[0].copy(), best[1].copy()
-    values[changed], index[changed] = value[chosen], place[chosen]
-    return values, index
+def _beside(X: Array, Y: Array, k: int) -> tuple[Any, Any]:
+    """Rows of Y that are nearest to each row of X."""
+    index, cosine = _nothing(X, k)
+    for rows in ops.blocks(len(X), ROWS):
+        for columns in ops.blocks(len(Y), max(COLUMNS, k)):
+            S = ops.matmul_t(X[rows], Y[columns])
+            _take(S, index[rows], cosine[rows], columns.start)
+    return index, cosine.astype(np.float32, copy=False)
+
+
+def _nothing(X: Array, k: int) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    kind = ops.to_numpy(X[:0]).dtype
+    return np.zeros((len(X), k), np.intp), np.full((len(X), k), -np.inf, kind)
+
+
+def _take(S: Array, index: NDArray[np.intp], cosine: NDArray[Any], start: int) -> None:
+    """Put into the k best so far of each row, in place, what is better in a tile (n, m).
+
+    Columns count from ``start``, of which all lower ones were seen before. Of the very first tile
+    some columns are sorted, so that few of the others are better.
+    """
+    if not start:
+        first = max(FIRST, index.shape[1] + 1)
+        best = ops.topk(S[:, :first], index.shape[1])
+        cosine[:], index[:] = ops.to_numpy(best[0]), ops.to_numpy(best[1])
+        S, start = S[:, first:], first
+    bound = ops.like(np.ascontiguousarray(cosine[:, -1:]), S)
+    better = ops.to_numpy(bound < S)
+    if better.flags.f_contiguous:  # of a transposed tile: read in the order of its memory
+        column, row = np.divmod(np.flatnonzero(better.T), max(1, len(better)))
+    else:
+        row, column = np.divmod(np.flatnonzero(better), max(1, better.shape[1]))
+    if len(row):
+        value = ops.to_numpy(S[ops.like(row, S), ops.like(column, S)])
+        _merge(index, cosine, row, column + start, value)
+
+
+def _merge(index: Any, cosine: Any, row: Any, place: Any, value: Any) -> None:
+    """The k best of each row's own and the new ones, given by row in ascending place."""
+    k = index.shape[1]
+    there = np.bincount(row, minlength=len(index)) > 0
+    number, changed = np.cumsum(there) - 1, np.flatnonzero(there)
+    row = np.concatenate([np.repeat(np.arange(len(changed)), k), number[row]])
+    value = np.concatenate([cosine[changed].ravel(), value])
+    place = np.concatenate([index[changed].ravel(), place])
+    # The sort is stable: among equals the lower place stays before the higher one.
+    order = np.lexsort((-value, row))
+    ends = np.cumsum(np.bincount(row))
+    chosen = order[np.concatenate([[0], ends[:-1]])[:, None] + np.arange(k)]
+    cosine[changed], index[changed] = value[chosen], place[chosen]
 
 
 def _by_faiss(X: Any, Y: Any, k: int, own: bool) -> tuple[Any, Any]:
@@ -187,17 +216,25 @@ def _by_faiss(X: Any, Y: Any, k: int, own: bool) -> tuple[Any, Any]:
             "find neighbours with FAISS", "it is not installed", "pip install 'byname[faiss]'"
         ) from None
     X, Y = (np.ascontiguousarray(a, np.float32) for a in (X, Y))
-    cells = max(1, int(4 * np.sqrt(len(Y))))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(Y.shape[1]), Y.shape[1], cells, faiss.METRIC_INNER_PRODUCT
-    )
+    # Its k-means wants some 40 rows a cell.
+    cells = max(1, min(int(4 * np.sqrt(len(Y))), len(Y) // 40))
+    cell_of = faiss.IndexFlatIP(Y.shape[1])
+    index = faiss.IndexIVFFlat(cell_of, Y.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid = 1  # no warning on standard error for a handful of rows
     index.train(Y[np.random.default_rng(0).permutation(len(Y))[: 64 * cells]])
     index.add(Y)
-    index.nprobe = max(8, cells // 32)
+    index.nprobe = min(cells, max(8, cells // 32))
     value, place = index.search(X, k + own)
+    own_row = np.arange(len(X))[:, None]
     if own:
-        value = np.where(place == np.arange(len(X))[:, None], -np.inf, value)
-        order = np.argsort(-value, axis=1, kind="stable")[:, :k]
+        # Behind all others where it was found; among many equal images it may not be.
+        order = np.argsort(place == own_row, axis=1, kind="stable")[:, :k]
         value, place = (np.take_along_axis(a, order, 1) for a in (value, place))
-    missing = place < 0
-    return np.where(missing, 0, place).astype(np.intp), np.where(missing, 0, value)
+    place = place.astype(np.intp)
+    lacking = np.flatnonzero((place < 0).any(axis=1))  # there were too few in the cells looked at
+    for rows in (lacking[part] for part in ops.blocks(len(lacking), ROWS)):
+        S = ops.matmul_t(X[rows], Y)
+        if own:
+            S[np.arange(len(rows)), rows] = -np.inf
+        value[rows], place[rows] = ops.topk(S, k)
+    return place, value

@@ -111,7 +111,8 @@ class Pipeline:
             if member.inductive:
                 member.fit(batch, texts, state)
         for member in self.members:
-            _tell(member, member.report(), stacklevel=3)
+            if member.inductive:  # the others have not looked yet
+                _tell(member, member.report(), stacklevel=3)
         return self
 
     def inductive_at(self, level: int | str | None) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ def test_agrees_with_all_pairs(seed: int, n: int, k: int, tile: tuple[int, int])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(knn, "ROWS", tile[0])
         patch.setattr(knn, "COLUMNS", tile[1])
+        patch.setattr(knn, "FIRST", 2)
         index, cosine = nearest(X, k)
     expected = plain(X, X, k, own=True)
     np.testing.assert_array_equal(index, expected[0])
@@ -42,7 +45,10 @@ def test_agrees_with_all_pairs(seed: int, n: int, k: int, tile: tuple[int, int])
 @given(st.integers(0, 5), st.integers(0, 9), st.integers(1, 20), st.integers(1, 9))
 def test_other_rows(seed: int, n: int, r: int, k: int) -> None:
     X, Y = rows(seed, n, kind=np.float64), rows(seed + 99, r, kind=np.float64)
-    index, cosine = nearest(X, k, Y=Y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn, "COLUMNS", 4)
+        patch.setattr(knn, "FIRST", 2)
+        index, cosine = nearest(X, k, Y=Y)
     expected = plain(X, Y, k, own=False)
     np.testing.assert_array_equal(index, expected[0])
     np.testing.assert_allclose(cosine, expected[1], atol=1e-6)
@@ -50,8 +56,9 @@ def test_other_rows(seed: int, n: int, r: int, k: int) -> None:
 
 def test_equal_images_name_each_other_and_never_themselves(monkeypatch: Any) -> None:
     X = np.repeat(rows(0, 2), 5, axis=0)
+    monkeypatch.setattr(knn, "FIRST", 2)
     for tile in (3, 64):
-        monkeypatch.setattr(knn, "COLUMNS", tile)
+        monkeypatch.setattr(knn, "ROWS", tile)
         index, _ = nearest(X, 4)
         assert (index != np.arange(10)[:, None]).all()
         assert index[0].tolist() == [1, 2, 3, 4]
@@ -95,8 +102,12 @@ def test_agreement_beyond_chance() -> None:
     assert agreement(np.zeros((1, 0), np.intp), np.array([0]), 2) == 0
 
 
-def test_faiss_finds_nearly_all(monkeypatch: Any) -> None:
-    pytest.importorskip("faiss")
+def need_faiss() -> None:
+    pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'byname[faiss]'")
+
+
+def test_faiss_finds_nearly_all() -> None:
+    need_faiss()
     X = unit(rows(1, 40, 16)[np.arange(3000) % 40] + 0.2 * rows(2, 3000, 16))
     index, cosine = nearest(X, 5, engine="faiss")
     exact, _ = nearest(X, 5, engine="exact")
@@ -104,6 +115,57 @@ def test_faiss_finds_nearly_all(monkeypatch: Any) -> None:
     found = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(index, exact, strict=True)])
     assert found > 0.8
     assert (np.diff(cosine, axis=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("n", [2, 10, 60])
+def test_faiss_with_a_handful_of_rows(n: int) -> None:
+    need_faiss()
+    X, Y = rows(0, n), rows(1, n)
+    np.testing.assert_array_equal(nearest(X, 3, engine="faiss")[0], nearest(X, 3)[0])
+    np.testing.assert_array_equal(nearest(X, 3, Y=Y, engine="faiss")[0], nearest(X, 3, Y=Y)[0])
+
+
+def test_faiss_gives_as_many_as_asked_for() -> None:
+    need_faiss()
+    X = rows(2, 600)  # 400 neighbours are more than the cells that it looks at hold
+    index, cosine = nearest(X, 400, engine="faiss")
+    assert {len(set(row)) for row in index.tolist()} == {400}
+    assert (index != np.arange(600)[:, None]).all()
+    np.testing.assert_allclose(cosine[:, -1], nearest(X, 400)[1][:, -1], atol=1e-5)
+
+
+def test_faiss_among_equal_images() -> None:
+    need_faiss()
+    X = np.repeat(rows(3, 3), 200, axis=0)
+    index, cosine = nearest(X, 5, engine="faiss")
+    assert (index != np.arange(600)[:, None]).all()
+    assert (index // 200 == np.arange(600)[:, None] // 200).all()
+    np.testing.assert_allclose(cosine, 1, atol=1e-6)
+
+
+def test_auto_asks_faiss_beyond_what_is_exact(monkeypatch: Any) -> None:
+    asked, there = [], {"faiss"}
+
+    def search(X: Any, Y: Any, k: int, own: bool) -> tuple[Any, Any]:
+        asked.append(len(Y))
+        return plain(X, Y, k, own)
+
+    monkeypatch.setattr(knn, "EXACT", 10)
+    monkeypatch.setattr(knn, "_by_faiss", search)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
+    for n in (11, 10):
+        nearest(rows(0, n), 2)
+    assert asked == [11]
+    there.clear()
+    X = rows(0, 11)
+    np.testing.assert_array_equal(nearest(X, 2)[0], plain(X, X, 2, own=True)[0])
+    assert asked == [11]
+
+
+def test_faiss_that_is_not_there(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UsageError, match=r"pip install 'byname\[faiss\]'"):
+        nearest(rows(0, 3), 1, engine="faiss")
 
 
 @pytest.mark.torch

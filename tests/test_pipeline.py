@@ -413,3 +413,9 @@ def test_who_changes_nothing_says_so(spec: str) -> None:
     batch = Batch(np.eye(3)[:1])
     with pytest.warns(UserWarning, match=r"changed nothing: there is 1 image"):
         Pipeline(get_recipe("ensemble", refine=spec)).fit(texts, batch).scores(batch)
+
+
+def test_who_has_not_looked_yet_says_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    batch, texts = case(0)
+    Pipeline(get_recipe("ensemble", refine="dpa")).fit(texts, batch)
+    assert not recwarn.list

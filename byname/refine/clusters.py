@@ -12,13 +12,15 @@ from byname import ops
 from byname.errors import RecipeError
 from byname.kmeans import Clusters, kmeans, tiles
 from byname.knn import nearest
-from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
-from byname.refine.shares import refuse_nan
+from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
+from byname.refine.shares import answered_shares, effective, refuse_nan
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["ClusterVote", "ClusterVoteParams", "cluster_logits", "clusters_of", "coherence"]
 
 _LEAST = 5  # images a cluster has in the mean, at least
+_IMAGES = 10  # that each class that seems to be there has in the mean: two clusters of five
+_RISE = 0.3  # of the agreement, for each image that moved
 _COHERENT = 0.3  # of what chance leaves: share of images that have their cluster's answer
 
 
@@ -105,11 +107,13 @@ class ClusterVote(Member):
     of the unit centre. Distances are measured in their own mean v, so that one sharpness serves
     all encoders. Images with a vector of zeros keep their own probabilities.
 
-    Assumes that images of a cluster are of one class. It assumes nothing about the shares of the
-    classes, nor that all are there. It keeps S, and says why, with one class, with too few images
-    for two clusters, where fewer images than 30 % of what chance leaves have the answer of their
-    cluster (the clusters are about something else), and where ``guard`` sees neighbours agree less
-    than before. With ``guard=false`` the last two are not looked at.
+    Assumes that images of a cluster are of one class, for which a class needs enough images to have
+    clusters of its own; a rare one can be voted down, of which it warns where shares look uneven.
+    It keeps S, and says why, with one class, with too few images for two clusters, and, unless
+    ``guard`` is false, with fewer than 10 images for each class that seems to be there (exp of the
+    entropy of the answers), where fewer images than 30 % of what chance leaves have the answer of
+    their cluster (the clusters are about something else), and where neighbours do not agree more by
+    0.3 times the share of the images that moved. 10 and 0.3 were chosen on made-up tasks.
 
     Shapes: X (N, D), S (N, K) to S' (N, K). N T D for each step of the k-means and once more, in
     tiles, then N T K; beside S and S' there is one (T, K) array.
@@ -142,6 +146,8 @@ class ClusterVote(Member):
         Share of the images with the answer of their cluster, beyond chance; NaN if not known.
     reason_ : str or None
         Why S was kept.
+    warning_ : str or None
+        What to know where shares look uneven (:func:`byname.refine.guard.caution`).
 
     Raises
     ------
@@ -156,7 +162,7 @@ class ClusterVote(Member):
     >>> texts = ClassTexts(np.eye(2), np.array([0, 1]), Taxonomy.from_names(["cat", "dog"]))
     >>> X = np.array([[1.0, 0.0], [0.96, 0.28], [0.28, 0.96], [0.0, 1.0], [0.1, 0.995]])
     >>> state = State(S=10 * X + np.array([[0, 0], [0, 9], [0, 0], [0, 0], [0, 0]]))
-    >>> member = ClusterVote(clusters=2).fit(Batch(X), texts, state)
+    >>> member = ClusterVote(clusters=2, guard=False).fit(Batch(X), texts, state)
     >>> state.S.argmax(axis=1).tolist()
     [0, 1, 1, 1, 1]
     >>> member.apply(Batch(X), texts, state).argmax(axis=1).tolist()
@@ -173,6 +179,7 @@ class ClusterVote(Member):
     logits_: Array | None = None
     coherence_: float = float("nan")
     reason_: str | None = "nothing was learned yet"
+    warning_: str | None = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Group the images."""
@@ -180,10 +187,13 @@ class ClusterVote(Member):
         p, S = self.params, ops.as_float(state.S)
         K = int(S.shape[1])
         self.clusters_, self.logits_, self.coherence_ = None, None, float("nan")
+        self.warning_ = None
         wanted = p.clusters or clusters_of(len(batch), K)
         self.reason_ = too_few(S, p.clusters or 0)
         if self.reason_ is None and wanted < 2:
             self.reason_ = f"there are {len(batch)} images, which is too few for two clusters"
+        if self.reason_ is None and p.guard:
+            self.reason_ = _small(S)
         if self.reason_ is not None:
             return self
         found = kmeans(batch.X, wanted, seed=p.seed, iterations=p.iterations, restarts=p.restarts)
@@ -193,9 +203,9 @@ class ClusterVote(Member):
         self.coherence_ = coherence(answer, voted[found.member], K)
         self.clusters_ = found
         if p.guard:
-            self.reason_ = self._astray() or doubt(
-                nearest(batch.X, NEIGHBOURS)[0], S, self.apply(batch, texts, state)
-            )
+            near, S2 = nearest(batch.X, NEIGHBOURS)[0], self.apply(batch, texts, state)
+            self.reason_ = self._astray() or doubt(near, S, S2, rise=_RISE)
+            self.warning_ = caution(near, S, S2)
             self.clusters_ = None if self.reason_ else found
         return self
 
@@ -232,7 +242,7 @@ class ClusterVote(Member):
         return {
             "clusters": len(self.clusters_) if self.clusters_ else None,
             "coherence": self.coherence_ if known else None,
-            **told(self.reason_),
+            **told(self.reason_, self.warning_),
         }
 
     def _astray(self) -> str | None:
@@ -242,3 +252,14 @@ class ClusterVote(Member):
             f"the clusters do not go with the classes: beyond chance, {self.coherence_:.0%} of "
             "the images have the answer of their cluster"
         )
+
+
+def _small(S: Array) -> str | None:
+    """Why there are too few images for clusters of one class each."""
+    seen = effective(answered_shares(S))
+    if len(S) >= _IMAGES * seen:
+        return None
+    return (
+        f"{len(S)} images over some {seen:.1f} classes are fewer than {_IMAGES} each, and a "
+        "cluster would hold several"
+    )

@@ -13,7 +13,7 @@ from byname import ops
 from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.descent import AdamW, cosine_rate, fixed_order
-from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
+from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import PRESENT, answered_shares, effective, named_shares, refuse_nan
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
@@ -178,6 +178,8 @@ class Dpa(Member):
         The shares that were assumed.
     reason_ : str or None
         Why S was kept.
+    warning_ : str or None
+        What to know where shares look uneven (:func:`byname.refine.guard.caution`).
 
     Raises
     ------
@@ -208,11 +210,12 @@ class Dpa(Member):
     rounds_: int = 0
     prior_: str | None = None
     reason_: str | None = "nothing was learned yet"
+    warning_: str | None = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Learn the prototypes from this batch."""
         refuse_nan(self.name, batch.X, logits=state.S)
-        self.V_ = self.W_ = self.factor_ = None
+        self.V_ = self.W_ = self.factor_ = self.warning_ = None
         self.rounds_, self.prior_ = 0, self.params.prior
         self.reason_ = too_few(state.S)
         if self.reason_ is not None:
@@ -225,8 +228,8 @@ class Dpa(Member):
         if self.params.train:
             self._train(batch.X, texts, state.W)
         if self.params.guard:
-            near = nearest(batch.X, NEIGHBOURS)[0]
-            self.reason_ = doubt(near, S, self.apply(batch, texts, state))
+            near, S2 = nearest(batch.X, NEIGHBOURS)[0], self.apply(batch, texts, state)
+            self.reason_, self.warning_ = doubt(near, S, S2), caution(near, S, S2)
             if self.reason_:
                 self.V_ = self.W_ = None
         return self
@@ -245,7 +248,7 @@ class Dpa(Member):
 
     def report(self) -> dict[str, Any]:
         """Rounds, the shares that were assumed, and whether and why S was kept."""
-        return {"rounds": self.rounds_, "prior": self.prior_, **told(self.reason_)}
+        return {"rounds": self.rounds_, "prior": self.prior_, **told(self.reason_, self.warning_)}
 
     def _learn(
         self, X: Array, texts: ClassTexts, S: Array, answer: NDArray[np.intp], W: Array

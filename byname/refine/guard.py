@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.knn import agreement
+from byname.refine.shares import answered_shares, effective
 
-__all__ = ["NEIGHBOURS", "TOLERANCE", "absent", "doubt", "kept", "told", "too_few"]
+__all__ = ["NEIGHBOURS", "TOLERANCE", "absent", "caution", "doubt", "kept", "told", "too_few"]
 
 NEIGHBOURS = 10  # images that each image is compared with
 TOLERANCE = 0.02  # how far the agreement may fall before it counts as a loss
+EVEN = 0.75  # of the classes must the answers be as mixed as, for shares to seem even
+LOST = 0.9  # of how mixed even answers were, below which names have been lost
+HARDLY = 0.1  # rise of the agreement for each image that moved, which shows nothing
 _ROWS = 4096
 
 
@@ -44,15 +48,21 @@ def too_few(S: Any, k: int = 0) -> str | None:
 
 
 def doubt(
-    neighbours: NDArray[np.intp], S: Any, S2: Any, *, tolerance: float = TOLERANCE
+    neighbours: NDArray[np.intp],
+    S: Any,
+    S2: Any,
+    *,
+    tolerance: float = TOLERANCE,
+    rise: float = 0.0,
 ) -> str | None:
     """Why the scores S2 should not take the place of S; None where they may.
 
     Neighbours should have the same answer, more often than by chance. Where this holds less for the
     new answers than for the old ones, by more than ``tolerance``, the new ones are not believed.
-    It notices answers that are scattered, or nearly all the same. It cannot notice a class that
-    another one has swallowed whole, nor groups that are sound and have the wrong names. Where the
-    neighbours are all other images it notices nothing but one answer for all.
+    It notices answers that are scattered, or nearly all the same, and those that were even over the
+    names and are much less so. It cannot notice one class of many that another one has swallowed
+    whole, nor groups that are sound and have the wrong names. Where the neighbours are all other
+    images it notices nothing but names that are lost.
 
     Parameters
     ----------
@@ -61,6 +71,9 @@ def doubt(
     S, S2 : arrays, shape (N, K)
         Logits before and after.
     tolerance : float
+    rise : float
+        What the agreement has to rise by, times the share of the images whose answer moved; 0 asks
+        for none.
 
     Examples
     --------
@@ -72,10 +85,63 @@ def doubt(
     K = int(S.shape[1])
     if not np.isfinite(float(ops.to_numpy(S2).max(initial=0))):
         return "the new scores are not finite"
-    old, new = (agreement(neighbours, _answers(s), K) for s in (S, S2))
-    if new >= old - tolerance:
+    before, after = _answers(S), _answers(S2)
+    old, new = (agreement(neighbours, answer, K) for answer in (before, after))
+    if new < old - tolerance:
+        return (
+            f"neighbours agree less than before: {new:.2f} of what chance leaves, after {old:.2f}"
+        )
+    moved = float((before != after).mean()) if rise else 0.0
+    if rise and new - old < rise * moved:
+        return (
+            f"{moved:.0%} of the answers changed, and neighbours hardly agree more: {new:.2f} of "
+            f"what chance leaves, after {old:.2f}"
+        )
+    return _lost(before, after, K)
+
+
+def _lost(before: NDArray[np.intp], after: NDArray[np.intp], K: int) -> str | None:
+    """Why answers (N,) that were even have lost names; None where they did not, or were not."""
+    old, new = (effective(np.bincount(a, minlength=K) / max(len(a), 1)) for a in (before, after))
+    if old < EVEN * K or new >= LOST * old:
         return None
-    return f"neighbours agree less than before: {new:.2f} of what chance leaves, after {old:.2f}"
+    return f"the answers were as mixed as {old:.1f} of {K} names, and after it as {new:.1f} only"
+
+
+def caution(neighbours: NDArray[np.intp], S: Any, S2: Any) -> str | None:
+    """What to tell of new scores S2 that are kept, although S does not look like even shares.
+
+    Where names are rare or absent, members that give each name its share take images from others,
+    and members that pool near images lose the rare ones. Whether few names win because few are
+    there, or because the texts are biased, which refining mends, the answers cannot tell: so this
+    is a warning, and no reason to go back to S.
+
+    Parameters
+    ----------
+    neighbours, S, S2 : arrays
+        As for :func:`doubt`.
+
+    Examples
+    --------
+    >>> near = np.array([[1], [0], [3], [2]])
+    >>> S = np.eye(4)[[0, 0, 0, 1]]
+    >>> caution(near, np.eye(4), np.eye(4)), caution(near, S, S)
+    (None, 'shares seem uneven: the answers before were only as mixed as 1.8 of 4 names; where names are rare or absent it may lose')
+    """  # noqa: E501
+    K = int(S.shape[1])
+    mixed = effective(answered_shares(S)) if len(S) else K
+    if mixed >= EVEN * K:
+        return None
+    told = (
+        f"shares seem uneven: the answers before were only as mixed as {mixed:.1f} of {K} names; "
+        "where names are rare or absent it may lose"
+    )
+    before, after = _answers(S), _answers(S2)
+    moved = float((before != after).mean())
+    old, new = (agreement(neighbours, answer, K) for answer in (before, after))
+    if new - old >= HARDLY * moved:
+        return told
+    return f"{told}, and neighbours hardly agree more, though {moved:.0%} of the answers changed"
 
 
 def kept(neighbours: NDArray[np.intp], S: Any, S2: Any, *, tolerance: float = TOLERANCE) -> bool:
@@ -121,12 +187,17 @@ def _answers(S: Any) -> NDArray[np.intp]:
     return np.concatenate(found) if found else np.zeros(0, np.intp)
 
 
-def told(reason: str | None) -> dict[str, Any]:
+def told(reason: str | None, warning: str | None = None) -> dict[str, Any]:
     """The part of a member's report that says whether it stepped back to S, and why.
+
+    With a warning about scores that it did not step back from, where there is one.
 
     Examples
     --------
     >>> told("there is one class")
     {'stepped_back': True, 'reason': 'there is one class'}
+    >>> told(None, "few names")
+    {'stepped_back': False, 'reason': None, 'warning': 'few names'}
     """
-    return {"stepped_back": reason is not None, "reason": reason}
+    found = {"stepped_back": reason is not None, "reason": reason}
+    return {**found, "warning": warning} if warning and reason is None else found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.errors import RecipeError
 from byname.knn import nearest
-from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
+from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import absent, refuse_nan
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
@@ -165,6 +165,8 @@ class LabelVectors(Member):
         Images a class.
     reason_ : str or None
         Why S was kept.
+    warning_ : str or None
+        What to know where shares look uneven (:func:`byname.refine.guard.caution`).
 
     Raises
     ------
@@ -193,12 +195,13 @@ class LabelVectors(Member):
     W_: Array | None = None
     m_: int = 0
     reason_: str | None = "nothing was learned yet"
+    warning_: str | None = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Find the nearest images of each class."""
         refuse_nan(self.name, batch.X)
         N, K = len(batch), texts.n_classes
-        self.W_, self.m_ = None, self.params.m or images_of(N, K)
+        self.W_, self.warning_, self.m_ = None, None, self.params.m or images_of(N, K)
         self.reason_ = too_few(state.S, self.m_)
         if self.reason_ is None and self.params.guard:
             self.reason_ = absent(state.S)
@@ -207,8 +210,8 @@ class LabelVectors(Member):
         p = self.params
         self.W_ = mixed(batch.X, state.W, self.m_, p.mix, outliers=p.outliers)
         if p.guard:
-            near = nearest(batch.X, NEIGHBOURS)[0]
-            self.reason_ = doubt(near, state.S, self.apply(batch, texts, state))
+            near, S2 = nearest(batch.X, NEIGHBOURS)[0], self.apply(batch, texts, state)
+            self.reason_, self.warning_ = doubt(near, state.S, S2), caution(near, state.S, S2)
             self.W_ = None if self.reason_ else self.W_
         return self
 
@@ -223,4 +226,4 @@ class LabelVectors(Member):
 
     def report(self) -> dict[str, Any]:
         """Images a class, and whether and why S was kept."""
-        return {"m": self.m_, **told(self.reason_)}
+        return {"m": self.m_, **told(self.reason_, self.warning_)}

@@ -13,7 +13,7 @@ from byname import ops
 from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.descent import AdamW, fixed_order
-from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
+from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import absent, refuse_nan
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
@@ -213,6 +213,8 @@ class Nola(Member):
         Ids of classes without teachers.
     reason_ : str or None
         Why S was kept.
+    warning_ : str or None
+        What to know where shares look uneven (:func:`byname.refine.guard.caution`).
 
     Raises
     ------
@@ -244,12 +246,14 @@ class Nola(Member):
     teachers_: int = 0
     untaught_: tuple[str, ...] = ()
     reason_: str | None = "nothing was learned yet"
+    warning_: str | None = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Choose the teachers in this batch, and train the head."""
         given = () if batch.second is None else (batch.second,)
         refuse_nan(self.name, batch.X, *given, logits=state.S)
         self.head_, self.moments_, self.teachers_, self.untaught_ = None, None, 0, ()
+        self.warning_ = None
         self.reason_ = too_few(state.S)
         if self.reason_ is None and self.params.guard:
             self.reason_ = absent(state.S)
@@ -259,7 +263,8 @@ class Nola(Member):
         if self.params.guard:
             spaces = (batch.X, *(ops.unit(F) for F in given))
             near = np.hstack([nearest(rows, NEIGHBOURS)[0] for rows in spaces])
-            self.reason_ = doubt(near, state.S, self.apply(batch, texts, state))
+            S2 = self.apply(batch, texts, state)
+            self.reason_, self.warning_ = doubt(near, state.S, S2), caution(near, state.S, S2)
             self.head_ = None if self.reason_ else self.head_
         return self
 
@@ -279,8 +284,8 @@ class Nola(Member):
 
     def report(self) -> dict[str, Any]:
         """How many images taught, classes that nothing taught, and whether and why S was kept."""
-        untaught = list(self.untaught_)
-        return {"teachers": self.teachers_, "untaught": untaught, **told(self.reason_)}
+        told_of = told(self.reason_, self.warning_)
+        return {"teachers": self.teachers_, "untaught": list(self.untaught_), **told_of}
 
     def _teach(self, batch: Batch, texts: ClassTexts, S: Array) -> None:
         p, K = self.params, texts.n_classes

@@ -85,7 +85,7 @@ class ReClip(WholeBatch):
     with fewer than two images or classes; and, unless ``guard`` is false, where S answers with less
     than the share ``present`` of the names, where there are fewer than k images a class, or where
     afterwards neighbours agree less than before (:mod:`byname.refine.guard`). A class
-    that its neighbour has swallowed goes unnoticed.
+    that its neighbour has swallowed goes unnoticed; where shares look uneven, the report warns.
 
     Shapes: X (N, D), W (K, D) to S' (N, K). Neighbours cost (N + K)^2 min(K, D), in tiles, and
     N^2 D for ``guard``; then 4 steps k N K. Memory: one array like S beside S', blocks of 32

@@ -12,13 +12,14 @@ from scipy import sparse
 from byname import ops
 from byname.errors import RecipeError
 from byname.knn import nearest
-from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
+from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import answered_shares, effective, refuse_nan
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Rscin", "RscinParams", "smoothing"]
 
 _COLUMNS = 64
+_RISE = 0.3  # of the agreement, for each image that moved: smoothing alone makes neighbours agree
 _FLOOR = -1e30  # in place of -inf, of which a weight of 0 would make NaN
 
 
@@ -85,10 +86,11 @@ class Rscin(Member):
 
     Assumes that the most similar images are of the same class, for which a class must have at least
     as many images as the largest k. Neighbours agree more after smoothing, whether it was right or
-    not, so ``guard`` looks at the size of the classes instead: it keeps S, and says why, where the
-    N images are fewer than the largest k times exp of the entropy of the answers, the number of
+    not, so ``guard`` wants their agreement to rise by 0.3 times the share of the images that moved
+    (chosen on made-up tasks), and looks at the size of the classes: it keeps S, and says why, where
+    the N images are fewer than the largest k times exp of the entropy of the answers, the number of
     classes that seem to be there. So it does with fewer than 2 images, or the largest k, and with
-    one class. A small class beside large ones is not noticed and can be smoothed away.
+    one class. A small class beside large ones can be smoothed away: of uneven shares it warns.
 
     Shapes: X (N, D), S (N, K) to S' (N, K). N^2 D for the neighbours, in tiles, and N K k for the
     average, beside two (N, K) arrays.
@@ -112,6 +114,8 @@ class Rscin(Member):
         Number of classes that seem to be there; NaN where not looked at.
     reason_ : str or None
         Why S was kept.
+    warning_ : str or None
+        What to know where shares look uneven (:func:`byname.refine.guard.caution`).
 
     Raises
     ------
@@ -126,7 +130,7 @@ class Rscin(Member):
     >>> texts = ClassTexts(np.eye(2), np.array([0, 1]), Taxonomy.from_names(["cat", "dog"]))
     >>> X = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     >>> state = State(S=np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
-    >>> member = Rscin(k="1;2").fit(Batch(X), texts, state)
+    >>> member = Rscin(k="1;2", guard=False).fit(Batch(X), texts, state)
     >>> member.apply(Batch(X), texts, state).tolist()
     [[2.25, 0.25], [0.75, 0.75], [0.0, 1.0], [0.0, 1.0]]
     """
@@ -140,11 +144,12 @@ class Rscin(Member):
     scores_: Any = None
     classes_: float = float("nan")
     reason_: str | None = "nothing was learned yet"
+    warning_: str | None = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Smooth the scores of this batch."""
         refuse_nan(self.name, batch.X, logits=state.S)
-        self.scores_, self.classes_ = None, float("nan")
+        self.scores_, self.warning_, self.classes_ = None, None, float("nan")
         largest = max(self.params.sizes)
         self.reason_ = too_few(state.S, largest)
         if self.reason_ is None and self.params.guard:
@@ -155,7 +160,9 @@ class Rscin(Member):
         index, cosine = nearest(batch.X, k)
         S2 = _smooth(smoothing(index, cosine, self.params.sizes), state.S)
         if self.params.guard:
-            self.reason_ = doubt(index[:, :NEIGHBOURS], state.S, S2)
+            near = index[:, :NEIGHBOURS]
+            self.reason_ = doubt(near, state.S, S2, rise=_RISE)
+            self.warning_ = caution(near, state.S, S2)
         self.scores_ = None if self.reason_ else S2
         return self
 
@@ -167,8 +174,8 @@ class Rscin(Member):
 
     def report(self) -> dict[str, Any]:
         """How many classes seem to be there, and whether and why S was kept."""
-        known = np.isfinite(self.classes_)
-        return {"classes": round(self.classes_, 2) if known else None, **told(self.reason_)}
+        classes = round(self.classes_, 2) if np.isfinite(self.classes_) else None
+        return {"classes": classes, **told(self.reason_, self.warning_)}
 
     def _small(self, S: Any, largest: int) -> str | None:
         self.classes_ = effective(answered_shares(S))

@@ -11,7 +11,7 @@ from scipy import sparse
 from byname import ops
 from byname.errors import UsageError
 from byname.knn import nearest
-from byname.refine.guard import NEIGHBOURS, absent, doubt, told, too_few
+from byname.refine.guard import NEIGHBOURS, absent, caution, doubt, told, too_few
 from byname.stage import Batch, ClassTexts, Member, StageName, State
 
 __all__ = ["Near", "WholeBatch", "adjacency", "neighbours"]
@@ -28,7 +28,7 @@ class WholeBatch(Member):
     ``_refined`` the new scores. What is common: images that are not finite are refused by row;
     too few images or classes leave S as it is; unless ``params.guard`` is false so do answers with
     less than the share ``params.present`` of the names, fewer images than ``_images`` says, and
-    neighbours that agree less than before.
+    neighbours that agree less than before. Where shares look uneven, the report warns.
     """
 
     stage: ClassVar[StageName] = "refine"
@@ -36,6 +36,7 @@ class WholeBatch(Member):
     inductive = False
     scores_: Any = None
     reason_: str | None = _UNFITTED
+    warning_: str | None = None
 
     def _near(self) -> int:
         """Neighbours of each image."""
@@ -52,17 +53,23 @@ class WholeBatch(Member):
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Compute the new scores of these images."""
         X, S = batch.X, ops.as_float(state.S)
-        self.scores_, self.reason_ = S, self.too_little(X, S)
+        self.scores_, self.reason_, self.warning_ = S, self.too_little(X, S), None
         if self.reason_ is not None:
             return self
         wanted = max(self._near(), NEIGHBOURS if self.params.guard else 0)
         near = neighbours(X, wanted) if wanted else None
         found = self._refined(X, texts, state, near)
         if self.params.guard and near is not None:
-            self.reason_ = doubt(near[0][:, :NEIGHBOURS], S, found)
+            self._look(near[0][:, :NEIGHBOURS], S, found)
         if self.reason_ is None:
             self.scores_ = ops.cast(found, S)
         return self
+
+    def _look(self, index: NDArray[np.intp], S: Any, found: Any) -> None:
+        """Whether the new scores are believed, and what to say of them."""
+        self.reason_ = doubt(index, S, found)
+        if self.reason_ is None:
+            self.warning_ = caution(index, S, found)
 
     def too_little(self, X: Any, S: Any) -> str | None:
         """Why S should stay as it is, before any work; images that are not finite are refused."""
@@ -90,7 +97,7 @@ class WholeBatch(Member):
 
     def report(self) -> dict[str, Any]:
         """Whether it stepped back to S, and why; empty before ``fit``."""
-        return {} if self.reason_ == _UNFITTED else told(self.reason_)
+        return {} if self.reason_ == _UNFITTED else told(self.reason_, self.warning_)
 
 
 def neighbours(X: Any, k: int, *, Y: Any = None) -> Near:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from byname import ops
 from byname.errors import RecipeError
-from byname.refine.guard import NEIGHBOURS, doubt
+from byname.refine.guard import NEIGHBOURS
 from byname.refine.propagation import class_columns, normalised, row_logits
 from byname.refine.whole import Near, WholeBatch, adjacency, neighbours
 from byname.stage import Batch, ClassTexts, State, register
@@ -80,7 +80,10 @@ class ZLap(WholeBatch):
     can be compared. Goes back to S, and says so in the report, with fewer than two images or
     classes; and, unless ``guard`` is false, where S answers with less than the share ``present`` of
     the names, as a text that belongs to no image still hands its label to those nearest to it, or
-    where afterwards neighbours agree less than before (:mod:`byname.refine.guard`).
+    where afterwards neighbours agree less than before (:mod:`byname.refine.guard`). Every text
+    hands on one label, however many images it has, so that rare classes take images from frequent
+    ones: where the shares of S look uneven it warns, since it cannot tell that from biased texts,
+    which it mends.
 
     Shapes: X (N, D), W (K, D) to S' (N, K). Neighbours cost N^2 D, in tiles; then some ten steps of
     4 k N K. Memory: S' and blocks of 32 classes.
@@ -169,13 +172,13 @@ class ZLap(WholeBatch):
         X = ops.as_float(batch.X if batch.reference is None else batch.reference)
         S = ops.as_float(texts.scale * ops.matmul_t(X, ops.unit(state.W)))
         self.reference_: Any = X
-        self.reason_ = self.too_little(X, S)
+        self.reason_, self.warning_ = self.too_little(X, S), None
         if self.reason_ is None:
             near = neighbours(X, max(self.params.k, NEIGHBOURS))
             Z = self._columns(X, State(W=state.W, S=S), near)
             self.columns_: Any = _largest(Z) if self.params.mode == "sparse" else Z
             if self.params.guard:
-                self.reason_ = doubt(near[0][:, :NEIGHBOURS], S, self._later(X, S, state.W))
+                self._look(near[0][:, :NEIGHBOURS], S, self._later(X, S, state.W))
         return self
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:

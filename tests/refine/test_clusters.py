@@ -190,6 +190,26 @@ def test_groups_apart_and_a_class_that_nobody_is() -> None:
     assert np.isfinite(S).all()
 
 
+@pytest.mark.parametrize("n", [9, 10])
+def test_a_class_needs_images_for_clusters_of_its_own(n: int) -> None:
+    X = np.repeat(np.eye(8)[:3], n, axis=0)
+    texts = ClassTexts(np.eye(8)[:3], np.arange(3), Taxonomy.from_names(["a", "b", "c"]), scale=20)
+    state = State(S=20 * X[:, :3])
+    few = "27 images over some 3.0 classes are fewer than 10 each, and a cluster would hold several"
+    member, S = fitted((Batch(X), texts, state))
+    assert member.reason_ == (few if n == 9 else None)
+    np.testing.assert_array_equal(S.argmax(axis=1), np.repeat(np.arange(3), n))
+    assert fitted((Batch(X), texts, state), guard=False)[0].reason_ is None
+
+
+def test_uneven_shares_are_told() -> None:
+    X = np.repeat(np.eye(8)[:3], [60, 3, 3], axis=0)
+    texts = ClassTexts(np.eye(8)[:3], np.arange(3), Taxonomy.from_names(["a", "b", "c"]), scale=20)
+    report = fitted((Batch(X), texts, State(S=20 * X[:, :3])))[0].report()
+    assert not report["stepped_back"]
+    assert "only as mixed as 1.4 of 3 names" in report["warning"]
+
+
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_the_order_of_classes_and_images_does_not_matter(seed: int) -> None:

@@ -13,15 +13,24 @@ from hypothesis import strategies as st
 
 from byname.knn import agreement, nearest
 from byname.ops import unit
-from byname.refine.guard import NEIGHBOURS, TOLERANCE, absent, doubt, kept, told, too_few
+from byname.refine.guard import (
+    NEIGHBOURS,
+    TOLERANCE,
+    absent,
+    caution,
+    doubt,
+    kept,
+    told,
+    too_few,
+)
 from byname.taskfile import Task
 
 
-def clusters(seed: int, N: int = 60, K: int = 4, noise: float = 0.1) -> tuple[Any, Any]:
+def clusters(seed: int, N: int = 60, K: int = 4, noise: float = 0.1, D: int = 8) -> tuple[Any, Any]:
     """Images around K centres, and scores that name each by its centre."""
     rng = np.random.default_rng(seed)
     names = np.arange(N) % K
-    X = unit(np.eye(K, 8)[names] + noise * rng.standard_normal((N, 8))).astype(np.float32)
+    X = unit(np.eye(K, D)[names] + noise * rng.standard_normal((N, D))).astype(np.float32)
     return X, np.eye(K, dtype=np.float32)[names]
 
 
@@ -114,3 +123,63 @@ def test_real_answers(shared: Path, name: str) -> None:
     mixed = S.copy()
     mixed[::5] = S[::5][::-1]
     assert not kept(near, S, mixed)
+
+
+@pytest.mark.parametrize(("rise", "kept_"), [(0.0, True), (2.0, True), (3.0, False)])
+def test_the_agreement_has_to_rise_with_what_moved(rise: float, kept_: bool) -> None:
+    """Of 60 images 12 had an answer that was not that of their neighbours, and now have it."""
+    X, S = clusters(0)
+    near, before = nearest(X, NEIGHBOURS)[0], S.copy()
+    before[::5] = np.roll(S, 1, axis=0)[::5]
+    old, new = (agreement(near, s.argmax(axis=1), 4) for s in (before, S))
+    moved = float((before != S).any(axis=1).mean())
+    assert 2 * moved < new - old < 3 * moved
+    told_of = doubt(near, before, S, rise=rise)
+    assert (told_of is None) == kept_
+    assert kept_ or told_of == (
+        f"20% of the answers changed, and neighbours hardly agree more: {new:.2f} of what chance "
+        f"leaves, after {old:.2f}"
+    )
+
+
+def test_answers_that_stay_need_no_rise() -> None:
+    X, S = clusters(0)
+    assert doubt(nearest(X, NEIGHBOURS)[0], S, S, rise=1.0) is None
+
+
+def test_uneven_shares_are_told_and_even_ones_are_not() -> None:
+    X, S = clusters(0)
+    near = nearest(X, NEIGHBOURS)[0]
+    assert caution(near, S, np.roll(S, 1, axis=0)) is None
+    few = np.eye(6, dtype=np.float32)[S.argmax(axis=1)]
+    wanted = (
+        "shares seem uneven: the answers before were only as mixed as 4.0 of 6 names; where names "
+        "are rare or absent it may lose"
+    )
+    assert caution(near, few, few) == wanted
+    swapped = few[:, [1, 0, 2, 3, 4, 5]]
+    more = ", and neighbours hardly agree more, though 50% of the answers changed"
+    assert caution(near, few, swapped) == wanted + more
+    assert caution(near[:0], few[:0], few[:0]) is None
+
+
+def test_a_warning_stands_in_the_report_only_where_scores_were_kept() -> None:
+    assert told(None, "few") == {"stepped_back": False, "reason": None, "warning": "few"}
+    assert told("one class", "few") == {"stepped_back": True, "reason": "one class"}
+    assert told(None) == {"stepped_back": False, "reason": None}
+
+
+def test_even_answers_do_not_lose_names() -> None:
+    """Neighbours agree perfectly on a name that has swallowed its like."""
+    for K, last, wanted in ((4, 2, "4.0 of 4 names, and after it as 2.8"), (16, 14, None)):
+        X, S = clusters(0, N=160, K=K, noise=0.02, D=16)
+        S2 = np.eye(K, dtype=np.float32)[np.minimum(S.argmax(axis=1), last)]
+        seen = doubt(nearest(X, NEIGHBOURS)[0], S, S2)
+        assert seen == (wanted and f"the answers were as mixed as {wanted} only")
+
+
+def test_answers_that_were_uneven_may_lose_names() -> None:
+    X, S = clusters(0, N=160, K=8, noise=0.02)
+    wide = np.eye(16, dtype=np.float32)[S.argmax(axis=1)]
+    fewer = np.eye(16, dtype=np.float32)[np.minimum(S.argmax(axis=1), 5)]
+    assert doubt(nearest(X, NEIGHBOURS)[0], wide, fewer) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from byname.errors import RecipeError, UsageError
 from byname.knn import nearest
 from byname.refine.rscin import Rscin, smoothing
-from byname.stage import Batch, create
+from byname.stage import Batch, State, create
 from tests.reference import rscin as plain
 from tests.refine import cases
 from tests.refine.cases import ENCODERS, fitted, scores, top1
@@ -55,6 +55,17 @@ def test_rows_of_the_graph_sum_to_one(seed: int) -> None:
     np.testing.assert_allclose(np.asarray(P.sum(axis=1)).ravel(), 1, atol=1e-12)
     assert P.data.min() >= 0
     assert (P.diagonal() >= 1 / 3).all()
+
+
+def test_what_moves_has_to_agree_with_its_neighbours() -> None:
+    """Each of four images has all others for neighbours: nothing speaks for the one that moves."""
+    X = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    S = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    case = Batch(X), cases.given(0)[1], State(S=S)
+    member = fitted(Rscin, case, k="1;2")
+    assert "25% of the answers changed, and neighbours hardly agree more" in member.reason_
+    np.testing.assert_array_equal(member.apply(*case), S)
+    assert scores(Rscin, case, k="1;2", guard=False)[1].tolist() == [0.75, 0.75]
 
 
 def test_pieces_do_not_mix() -> None:

@@ -194,3 +194,20 @@ def test_adjacency_is_the_graph_and_its_mirror_image(seed: int, k: int) -> None:
     np.testing.assert_allclose(adjacency(near, k).toarray(), W + W.T, atol=1e-7)
     less = graph(X, k - 1).toarray() if k > 1 else np.zeros((15, 15))
     np.testing.assert_allclose(adjacency(near, k, itself=True).toarray(), less + less.T, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", [*MEMBERS, "zlap[mode=inductive]"])
+def test_uneven_shares_are_told(spec: str) -> None:
+    """One class in five has nearly all images; the even ones of the same make are no reason."""
+    uneven = np.repeat(np.arange(5), [200, 8, 8, 8, 8])
+    for true, told in ((uneven, True), (np.arange(240) % 5, False)):
+        _, texts, state = make(K=5)
+        assert state.W is not None
+        rng = np.random.default_rng(1)
+        X = unit(unit(texts.vectors)[true] + 0.1 * rng.standard_normal((len(true), 16)))
+        case = images((Batch(X), texts, state), X)
+        report = create(spec, "refine").fit(*case).report()
+        assert not report["stepped_back"]
+        assert ("warning" in report) == told
+        if told:
+            assert report["warning"].startswith("shares seem uneven: the answers before were only")
