@@ -177,7 +177,9 @@ class TransClipFewShot(Estimator):
         if self.reason_ is not None:
             return text[n:]
         near = neighbours(every, max(self.neighbours, NEIGHBOURS))
-        A = adjacency(near, self.neighbours).astype(X.dtype) / (2 * self.neighbours)
+        A = adjacency(near, self.neighbours)
+        A.data /= 2 * self.neighbours  # in place: dividing the matrix would make it float64
+        A = A.astype(X.dtype)
         index = np.concatenate([self._index, np.full(N, -1, np.intp)])
         scene = _Scene(every, text, index, near[0][:, :NEIGHBOURS], A.tocsr())
         if self.gamma is None and n:
