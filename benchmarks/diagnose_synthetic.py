@@ -86,7 +86,7 @@ def sets(some: list[Case]) -> dict[str, list[Case]]:
 
 
 def fit(some: list[Case], spread: dict[str, float]) -> expectation.Constants:
-    """Constants of the images and of the classes."""
+    """Constants of the images, of the classes, and of the two together."""
     rng, rows, truth, weight = np.random.default_rng(0), [], [], []
     for case in some:
         pick = rng.permutation(len(case.right))[:300]
@@ -102,7 +102,15 @@ def fit(some: list[Case], spread: dict[str, float]) -> expectation.Constants:
             truth.append(case.accuracy[used])
             weight.append(np.sqrt(case.n[used]) / np.sqrt(case.n[used]).sum())
     each = regress(np.vstack(rows), np.concatenate(truth), np.concatenate(weight))
-    found = {"image": image, "class": each}
+    rows = []
+    for case in some:
+        right = 1 / (1 + np.exp(-case.signs.image_signs() @ image))
+        classes = 1 / (1 + np.exp(-case.signs.class_signs() @ each))
+        classes[case.signs.count == 0] = 0
+        rows.append(case.signs.overall_signs(classes, right))
+    top1 = np.array([case.right.mean() for case in some])
+    overall = regress(np.vstack(rows), top1, np.ones(len(top1)))
+    found = {"image": image, "class": each, "overall": overall}
     made = {name: dict(zip(TEXTS[name], b.tolist(), strict=True)) for name, b in found.items()}
     return {**made, "spread": spread}
 

@@ -10,7 +10,7 @@ free member ``auto`` makes of S (:mod:`byname.refine.auto`), which pools all ima
               R_k(v) = sum of v_ik over the images answered k / sum of v_ik over all images
               E_k = logistic(a' + b' margin_k + c' log share_k + d' logit R_k(q) + e' logit R_k(z))
               0 where no image is answered k
-    overall   mean over i of P_i
+    overall   logistic(a" + b" logit(mean over i of P_i) + c" logit(mean over i, k of q_ik E_k))
     interval  logistic(logit E -+ 1.645 sqrt(s^2 + 1 / (n E (1 - E)))), with n images
 
 margin_k is the class-wise matching margin (CMM) in deviations of an image's cosines; share_k the
@@ -26,7 +26,8 @@ is too high.
 Source: byname's own. That the agreement of two classifiers tells the accuracy: Jiang et al.,
 Assessing Generalization of SGD via Disagreement, 2022; CMM: Shao et al., 2023. Constants are
 fitted, and the spread s measured with one family left out at a time, on five families of made-up
-tasks by ``benchmarks/diagnose_synthetic.py``, before real data was looked at with them.
+tasks and nothing else, by ``benchmarks/diagnose_synthetic.py``; docs/expected-accuracy.md says what
+was known of real data by then.
 
 Cost: up to 20,000 images are looked at, fewer with more than 2,000 classes; among them every pair
 is compared, in tiles, and ``auto`` runs.
@@ -59,12 +60,14 @@ Constants = dict[str, dict[str, float]]
 TEXTS: Constants = {
     "image": {"one": -0.62, "margin": 0.68, "near": 0.36, "pooled": 0.5},
     "class": {"one": -0.25, "margin": 1.41, "share": 0.33, "near": 0.24, "pooled": 0.45},
-    "spread": {"overall": 0.9, "class": 0.81},
+    "overall": {"one": -0.14, "image": 0.73, "class": 0.29},
+    "spread": {"overall": 0.97, "class": 0.81},
 }
 POOLED: Constants = {
     "image": {"one": 0.07, "margin": -0.15, "near": 0.38, "pooled": 0.52},
     "class": {"one": -0.05, "margin": 0.45, "share": 0.69, "near": 0.13, "pooled": 0.76},
-    "spread": {"overall": 2.4, "class": 1.1},
+    "overall": {"one": -0.16, "image": 0.67, "class": 0.45},
+    "spread": {"overall": 2.2, "class": 1.1},
 }
 WIDE = 1.645  # deviations to either side of an interval that holds 9 of 10
 EDGE = 0.02  # shares are cut here before their logit is taken
@@ -115,6 +118,11 @@ class Signals:
             ]
         )
 
+    def overall_signs(self, each: Floats, right: Floats) -> Floats:
+        """The three numbers that the constants ``overall`` weigh."""
+        p = np.clip([self.weight @ right, self.mass @ each], 0.005, 0.995)
+        return np.array([1.0, *np.log(p / (1 - p))])
+
     def expected(self) -> Floats:
         """Expected accuracy of each class; 0 where no image is answered so."""
         found = _logistic(self.class_signs() @ [*self.constants["class"].values()])
@@ -126,7 +134,8 @@ class Signals:
 
     def overall(self) -> float:
         """Expected accuracy of all images."""
-        return float(self.weight @ self.right())
+        signs = self.overall_signs(self.expected(), self.right())
+        return float(_logistic(signs @ [*self.constants["overall"].values()]))
 
     def intervals(self) -> Floats:
         """Low and high (K, 2) of the accuracy of each class, 9 of 10 times."""

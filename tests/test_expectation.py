@@ -74,11 +74,13 @@ def test_the_formula(changed: bool) -> None:
             logit((z[own, k].sum() + same) / (z[:, k].sum() + 1)),
         ]
         each[k] = logistic(np.dot(v, [*c["class"].values()]))
+    p = np.array([np.mean(right), q.mean(axis=0) @ each])
+    overall = logistic(np.dot([1, *np.log(p / (1 - p))], [*c["overall"].values()]))
     found = signals(X, W, S, y)
     assert found.pooled_answers == changed
     np.testing.assert_allclose(found.right(), right, atol=2e-5)
     np.testing.assert_allclose(found.expected(), each, atol=2e-5)
-    assert found.overall() == pytest.approx(np.mean(right), abs=2e-5)
+    assert found.overall() == pytest.approx(overall, abs=2e-5)
     np.testing.assert_allclose(found.mass, q.mean(axis=0), atol=1e-6)
 
 
