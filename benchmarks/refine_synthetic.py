@@ -1,10 +1,12 @@
 """Refine members on made-up tasks, on which the constants of ``auto`` were chosen.
 
-Two families of tasks: ``synthetic.make_task``, and one whose clusters are better separated than its
-texts are right, as linear probes on real encoders show. Each in seven scenarios: as it is, Zipf
-shares, half of the classes, three classes, 1,000 names more (half at cosine 0.5-0.7, half at
-0.7-0.9 to some name), a fifth of the images, and 30 % foreign images. Printed: mean top-1 and mean
-of the three worst classes in per cent, classes at 0 % in all, and the least gain over plain.
+Three families of tasks: ``synthetic.make_task``, one whose clusters are better separated than its
+texts are right, as linear probes on real encoders show, and one whose images and texts are as alike
+among themselves, and as unlike each other, as those of CLIP. Each in eight scenarios: as it is,
+Zipf shares, half of the classes, three classes, 1,000 names more (half at cosine 0.5-0.7, half at
+0.7-0.9 to some name), the same with names that differ as the classes' texts do among themselves, a
+fifth of the images, and 30 % foreign images. Printed: mean top-1 and mean of the three worst
+classes in per cent, classes at 0 % in all, and the least gain over plain.
 
     python benchmarks/refine_synthetic.py anchor auto "auto[bound=3]"
 """
@@ -69,18 +71,63 @@ def loose(seed: int) -> Case:
     return task.images.astype(np.float32), W.astype(np.float32), task.labels
 
 
-def more_names(W: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """n vectors near some of W: half at a cosine of 0.5-0.7, half at 0.7-0.9."""
-    base = W[rng.integers(0, len(W), n)]
+def encoded(seed: int) -> Case:
+    """The same where what tells classes apart is little beside what all images or texts share."""
+    rng = np.random.default_rng(2000 + seed)
+    K, D = int(rng.choice([8, 12, 20, 30, 45])), int(rng.choice([512, 768, 1024]))
+    spectrum = (1.0 + np.arange(D)) ** -rng.uniform(0.3, 0.6)
+    spectrum /= np.linalg.norm(spectrum)
+    of_texts = spectrum[rng.permutation(D)]
+
+    def noise(*shape: int) -> NDArray[Any]:
+        return rng.standard_normal((*shape, D)) * spectrum
+
+    mean = unit(rng.standard_normal(D))
+    other = unit(rng.standard_normal(D))
+    text_mean = unit(rng.uniform(0.2, 0.35) * mean + other - (other @ mean) * mean)
+    group = rng.integers(0, max(2, K // 3), K)
+    centre = unit(rng.uniform(0.4, 1) * noise(K)[group] + noise(K))
+    size = np.maximum(5, rng.lognormal(np.log(rng.uniform(20, 60)), rng.choice([0, 0.3, 0.6]), K))
+    y = np.repeat(np.arange(K), size.astype(int))
+    modes = int(rng.integers(1, 4))
+    own, which = rng.uniform(0.3, 0.6) * noise(K, modes), rng.integers(0, modes, len(y))
+    scatter = rng.uniform(0.9, 1.4) * rng.lognormal(0, 0.2, K)
+    content = centre[y] + own[y, which] + scatter[y, None] * noise(len(y))
+    shared = rng.uniform(0.75, 0.9)
+    X = np.sqrt(shared) * mean + np.sqrt((1 - shared) / 2.5) * content
+    about = rng.uniform(0.3, 0.5)  # the part of a text that is about what differs among images
+    wrong = rng.uniform(0.2, 0.6) * rng.lognormal(0, 0.4, K)
+    told = centre * rng.uniform(0.8, 1.2, K)[:, None] + wrong[:, None] * noise(K)
+    rest = rng.standard_normal((K, D)) * of_texts
+    shared = rng.uniform(0.65, 0.8)
+    what = about * told + np.sqrt(1 - about**2) * rest
+    W = np.sqrt(shared) * text_mean + np.sqrt(1 - shared) * what
+    return unit(X).astype(np.float32), unit(W).astype(np.float32), y
+
+
+def more_names(
+    W: NDArray[Any], n: int, rng: np.random.Generator, *, alike: bool = False
+) -> NDArray[Any]:
+    """n vectors near some of W: half at a cosine of 0.5-0.7, half at 0.7-0.9.
+
+    In any direction from it, or with ``alike`` as W and its differences point.
+    """
+    K, D = W.shape
+    base = W[rng.integers(0, K, n)]
     half = np.arange(n) < n // 2
     cosine = np.where(half, rng.uniform(0.5, 0.7, n), rng.uniform(0.7, 0.9, n))[:, None]
-    other = rng.standard_normal(base.shape)
+    if alike:
+        mean = W.mean(axis=0)
+        other = rng.standard_normal((n, K)) @ (W - mean) / np.sqrt(K) + 0.6 * mean
+        other += 0.02 * rng.standard_normal((n, D))
+    else:
+        other = rng.standard_normal(base.shape)
     other = unit(other - (other * base).sum(axis=1, keepdims=True) * base)
     return np.asarray(unit(cosine * base + np.sqrt(1 - cosine**2) * other))
 
 
 def scenarios(X: NDArray[Any], W: NDArray[Any], y: NDArray[np.intp]) -> Iterator[tuple[str, Case]]:
-    """The task as it is and in six other forms; -1 is the class of foreign images."""
+    """The task as it is and in seven other forms; -1 is the class of foreign images."""
     K, N = len(W), len(X)
 
     def rng() -> np.random.Generator:
@@ -99,6 +146,7 @@ def scenarios(X: NDArray[Any], W: NDArray[Any], y: NDArray[np.intp]) -> Iterator
         rows = np.flatnonzero(np.isin(y, present))
         yield name, (X[rows], W, y[rows])
     yield "long list", (X, np.concatenate([W, more_names(W, 1000, rng())]), y)
+    yield "alike list", (X, np.concatenate([W, more_names(W, 1000, rng(), alike=True)]), y)
     rows = np.sort(rng().permutation(N)[: max(20, N // 5)])
     yield "fifth", (X[rows], W, y[rows])
     draw = rng()
@@ -157,12 +205,14 @@ def table(cases: Iterator[Case], specs: list[str]) -> None:
 
 
 def main() -> None:
-    """Both families."""
+    """All families."""
     specs = ["plain", *(sys.argv[1:] or ["anchor", "auto"])]
     print("clusters clear, texts poor (12 tasks)")
     table((separated(seed) for seed in range(12)), specs)
     print("clusters loose (8 tasks)")
     table((loose(seed) for seed in range(8)), specs)
+    print("means far apart, as of encoders (8 tasks)")
+    table((encoded(seed) for seed in range(8)), specs)
 
 
 if __name__ == "__main__":

@@ -67,3 +67,47 @@ def anchor(X: Any, t: Any, bound: float = 3.0, rounds: int = 8) -> tuple[Any, An
         if (answer[own] == k).sum() < least:
             answer[own[np.argsort(-margin[own], kind="stable")][:least]] = k
     return z, answer
+
+
+def agreement(X: Any, answer: Any) -> float:
+    """How often the 5 nearest have the same answer, beyond chance."""
+    S = X @ X.T
+    np.fill_diagonal(S, -np.inf)
+    same = [
+        np.mean(answer[np.argsort(-S[i], kind="stable")[: min(5, len(X) - 1)]] == answer[i])
+        for i in range(len(X))
+    ]
+    chance = sum(np.mean(answer == k) ** 2 for k in np.unique(answer))
+    return float((np.mean(same) - chance) / (1 - chance)) if chance < 1 - 1e-12 else 0.0
+
+
+def excess(t: Any, W: Any) -> Any:
+    """Medians of the columns without what nearness to the mean text explains, and the slope."""
+    c, W = np.median(t, axis=0), W / np.linalg.norm(W, axis=1, keepdims=True)
+    u = np.array([w @ W.mean(axis=0) / np.linalg.norm(W.mean(axis=0)) for w in W])
+    slope, start = np.polyfit(u, c, 1)
+    left = ((c - start - slope * u) ** 2).sum() / (len(c) - 2)
+    t2 = slope**2 * ((u - u.mean()) ** 2).sum() / left
+    slope = max(slope, 0) * max(0, 1 - 30 / t2)
+    return c - slope * (u - u.mean()), slope
+
+
+def auto(X: Any, t: Any, W: Any, bound: float = 5.0, rounds: int = 8) -> tuple[Any, Any, float]:
+    """z (N, K), the answers (N,), and b; for enough images."""
+    X, t = np.asarray(X, np.float64), np.asarray(t, np.float64)
+    e, _ = excess(t, np.asarray(W, np.float64))
+    found = {b: agreement(X, (t - b * e).argmax(axis=1)) for b in (0, 0.25, 0.5, 0.75, 1)}
+    best = max(found.values())
+    b = max(b for b, a in found.items() if a >= best - best**3 / 20) if best > 0 else 0
+    T = t - b * e
+    hit = T.argmax(axis=1)
+    h = np.bincount(hit, minlength=t.shape[1])
+    z = mixture(X, T, max((h > 0).mean(), 0.5), bound, rounds)
+    answer = z.argmax(axis=1)
+    two = np.sort(T, axis=1)[:, -2:]
+    for k in range(len(h)):
+        own = np.flatnonzero(hit == k)
+        if (answer[own] == k).sum() < h[k] // 5:
+            order = np.argsort(-(two[own, 1] - two[own, 0]), kind="stable")
+            answer[own[order][: h[k] // 5]] = k
+    return z, answer, b

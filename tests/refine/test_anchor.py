@@ -13,8 +13,7 @@ from byname.errors import RecipeError, UsageError
 from byname.ops import unit
 from byname.pipeline import Pipeline
 from byname.recipes import get_recipe
-from byname.refine.anchor import Anchor
-from byname.refine.auto import Auto
+from byname.refine.anchor import Anchor, moved_to
 from byname.refine.mixture import hits_of
 from byname.stage import Batch, ClassTexts, State, create
 from byname.taskfile import Task
@@ -85,7 +84,7 @@ def test_a_name_with_five_hits_is_never_emptied(seed: int, name: str) -> None:
     S = scores(member, (batch, texts, state))
     t = state.S
     if name == "auto":
-        t = t - member.strength_ * t.mean(axis=0)
+        t = t - member.strength_ * reference.excess(t, state.W)[0]
     answer = np.bincount(S.argmax(axis=1), minlength=8)
     assert (answer[hits_of(t)[1] >= 5] > 0).all()
 
@@ -159,22 +158,27 @@ def test_the_figures_of_its_specification(
     assert abs(np.sort(each)[:3].mean() - worst3) < 1
 
 
-def test_auto_takes_a_hub_off() -> None:
-    """A text near to all images wins half of them; its column's mean gives it away."""
-    batch, texts, state = world(1, N=120, K=5)
-    truth = state.S.argmax(axis=1)
-    S = state.S.copy()
-    S[:, 0] += 12
-    member = Auto()
-    found = scores(member, (batch, texts, State(W=state.W, S=S))).argmax(axis=1)
-    assert member.strength_ > 0
-    assert (S.argmax(axis=1) == truth).mean() < 0.8 < (found == truth).mean()
-
-
-def test_auto_says_which_names_seem_absent() -> None:
-    batch, texts, _ = world(2, N=90, K=3)
-    rng = np.random.default_rng(0)
-    W = np.concatenate([texts.vectors, unit(rng.standard_normal((9, 12)))])
+def test_few_names_with_hits_are_no_reason_by_default() -> None:
+    batch, texts, state = world(2, N=90, K=3)
+    W = np.concatenate([texts.vectors, unit(np.random.default_rng(0).standard_normal((9, 12)))])
     longer = ClassTexts(W, np.arange(12), Taxonomy.from_names([f"c{k}" for k in range(12)]))
-    member = Auto().fit(batch, longer, State(W=W, S=20 * batch.X @ W.T))
-    assert any("names have no image" in note for note in member.report()["notes"])
+    case = batch, longer, State(W=W, S=20 * batch.X @ W.T)
+    used = (hits_of(case[2].S)[1] > 0).sum()
+    assert used <= 6
+    assert not Anchor().fit(*case).report()["stepped_back"]
+    assert "may not be there" in Anchor(present=0.6).fit(*case).report()["reason"]
+
+
+@pytest.mark.parametrize("present", [-0.1, 1.1, float("nan")])
+def test_a_share_of_the_names_is_a_share(present: float) -> None:
+    with pytest.raises(RecipeError, match=r"present is .* Give a share from 0 to 1\."):
+        Anchor(present=present)
+
+
+def test_a_name_that_is_given_back_wins_clearly() -> None:
+    """Also in float32, where less than a thousandth would be rounded away."""
+    z = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    found = moved_to(z, np.array([1, 1]))
+    assert found.dtype == np.float32
+    assert found[0, 1] - found[0, 0] == pytest.approx(1e-3, abs=1e-5)
+    np.testing.assert_allclose(found[1], np.log(z[1]), atol=1e-6)
