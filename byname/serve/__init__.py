@@ -1,1 +1,1 @@
-"""The small web app."""
+"""The small web app: images in, class names edited, scores at once; for one user, in memory."""

@@ -7,14 +7,26 @@ from collections.abc import Callable
 from byname.diagnose import Diagnosis
 from byname.study.classes import check_classes
 from byname.study.finding import Finding
+from byname.study.images import check_images
+from byname.study.names import check_names
+from byname.study.pixels import check_pixels
+from byname.study.prompts import check_prompts
 from byname.study.subject import Subject
+from byname.study.vectors import check_vectors
 
 __all__ = ["Check", "Numbers", "study"]
 
 Numbers = dict[str, dict[str, float | None]]
 Check = Callable[[Subject, Diagnosis], tuple[list[Finding], Numbers]]
 # What is looked at, in the order in which it is told.
-CHECKS: dict[str, Check] = {"classes": check_classes}
+CHECKS: dict[str, Check] = {
+    "classes": check_classes,
+    "names": check_names,
+    "prompts": check_prompts,
+    "images": check_images,
+    "pixels": check_pixels,
+    "vectors": check_vectors,
+}
 
 
 def study(

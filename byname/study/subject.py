@@ -47,6 +47,10 @@ class Subject:
         Images that could not be read, and why.
     command : str
         The command of which this is the answer, quoted for a shell.
+    input_size : int, optional
+        Side in pixels of the square that the encoder sees; None where it is not known.
+    squeezed : bool
+        Whether the encoder sees the whole picture, squeezed into that square, not its centre.
 
     Examples
     --------
@@ -64,6 +68,8 @@ class Subject:
     read: Callable[[str], bytes] | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     command: str = "byname diagnose IMAGES --classes CLASSES"
+    input_size: int | None = None
+    squeezed: bool = False
 
     @classmethod
     def of_task(
@@ -101,6 +107,7 @@ class Subject:
         known = [p.text for prompts in model.prompts_.classes.values() for p in prompts]
         M = len(model._texts.vectors)
         refs = {ref.key: ref for ref in source.refs} if isinstance(source, Source) else None
+        wanted = model.encoder_.info.preprocess
         return cls(
             texts=model._texts,
             sentences=tuple((known + [""] * M)[:M]),
@@ -110,6 +117,8 @@ class Subject:
             read=None if refs is None else lambda key: refs[key].read(),
             errors=dict(given.embeddings.errors),
             command=command or "byname diagnose IMAGES --classes CLASSES",
+            input_size=None if wanted is None else wanted.size,
+            squeezed=wanted is not None and wanted.mode == "squash",
         )
 
     @property
