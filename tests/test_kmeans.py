@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from byname import kmeans as module
 from byname.errors import UsageError
-from byname.kmeans import kmeans, silhouette
+from byname.kmeans import content_key, kmeans, silhouette
 from byname.ops import unit
 from byname.taskfile import Task
 from tests.reference import clusters as plain
@@ -104,6 +104,34 @@ def test_rows_that_are_alike_share_a_cluster() -> None:
     assert len(kmeans(np.eye(2), 9)) == 2, "no more clusters than rows"
 
 
+def test_a_cluster_without_rows_keeps_its_centre() -> None:
+    """It is not drawn to the origin, where it would take the first row; rows may come back."""
+    X = np.array([[0.1], [3.0], [9.0], [10.0]])
+    found = module._lloyd(X, np.array([[1.5], [9.5], [100.0]]), 20)
+    assert found.member.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(found.centres.ravel(), [1.55, 9.5])
+    later = np.array([[0.0], [4.0], [10.0], [11.0], [12.0]])
+    back = module._lloyd(later, np.array([[1.9], [2.1], [7.9]]), 20)
+    assert back.member.tolist() == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("length", [1.0, 100.0])
+def test_rows_nearer_than_a_thousandth_are_one_and_others_are_not(length: float) -> None:
+    rng = np.random.default_rng(0)
+    groups = unit(rng.standard_normal((3, 8)))[np.repeat(np.arange(3), 10)]
+    near = length * unit(groups + 1e-4 * rng.standard_normal((30, 8)) / np.sqrt(8))
+    assert len(kmeans(near, 9)) == 3
+    apart = length * unit(groups[:1] + [[0.02], [0.0], [-0.02]] * np.eye(8)[:1])
+    assert len(kmeans(apart, 3)) == 3
+
+
+def test_content_keys_follow_the_rows() -> None:
+    X = np.random.default_rng(0).standard_normal((9000, 6)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(len(X))
+    np.testing.assert_array_equal(content_key(X)[order], content_key(X[order]))
+    assert (content_key(X, 1) != content_key(X)).all()
+
+
 def test_wrong_settings_are_named() -> None:
     for name in ("k", "iterations", "restarts"):
         with pytest.raises(UsageError, match=f"{name} is 0. Give 1 or more"):
@@ -123,3 +151,17 @@ def test_real_vectors(shared: Path) -> None:
     labels = np.asarray(task.labels)[::5]
     pure = sum(np.bincount(labels[found.member == t]).max() for t in range(19)) / len(X)
     assert pure > 0.75, "most images of a cluster are of one class"
+
+
+def test_a_cluster_that_lost_its_rows_keeps_its_centre() -> None:
+    """At the origin it would take the first row."""
+    X = np.array([[0.1], [0.9], [10.0], [10.2]])
+    found = module._lloyd(X, np.array([[2.0], [10.1], [100.0]]), 9)
+    assert found.member.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(found.centres, [[0.5], [10.1]])
+
+
+@pytest.mark.parametrize(("apart", "clusters"), [(1e-8, 1), (1e-4, 1), (1e-2, 2)])
+def test_rows_that_differ_by_hardly_anything_are_one(apart: float, clusters: int) -> None:
+    X = np.array([[1.0, 0.0], [1.0, apart], [1.0, 0.0]])
+    assert len(kmeans(X, 2)) == clusters

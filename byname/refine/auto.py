@@ -18,9 +18,7 @@ from byname.stage import Batch, ClassTexts, State, register
 __all__ = ["Auto", "AutoParams"]
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SLACK = (
-    0.05  # times the cube of the best agreement: what a stronger correction may fall short of it
-)
+GAIN = 0.003  # agreement by which a stronger correction must beat the best so far
 CERTAIN = 30.0  # squared t value of the slope that counts as nothing
 RHO = 0.5  # least share of the names that the mixture takes to be there
 NEAREST = 5  # neighbours whose agreement is looked at
@@ -51,22 +49,23 @@ class Auto(WholeBatch):
     (:func:`byname.knn.agreement`)::
 
         s   = slope of c on u over the names, where positive, times max(0, 1 - 30 / its t value^2)
-        e_k = c_k - s (u_k - mean u)
-        a_b = agreement(argmax(t - b e)) for b = 0, 1/4, 1/2, 3/4, 1; b is the largest one with
-              a_b >= a - a^3 / 20 for a the largest a_b
+        e_k = c_k - s (u_k - mean u) if s > 0, else the mean of column k
+        b   = the one of 0, 1/4, 1/2, 3/4, 1 for which agreement(argmax(t - b e)) is largest; a
+              larger b must gain 0.003
         T   = t - b e
         S'  = the mixture of ``anchor`` on T, with its bound 5 and rho = max(1/2, share of the names
               with hits in T)
 
     A text that is near to all images (a hub) wins images of every class, and the longer the list of
-    names the more hubs it has; taking the median of its column off mends that where many classes
+    names the more hubs it has; taking the level of its column off mends that where many classes
     are present, and does harm where few are. No label tells the two apart, but neighbours do:
     images of one class lie together, so a good answer is one on which neighbours agree.
 
     Names that say little, or nothing that photos show, lie far from the mean text, and score low
-    with all images for that reason. Taking their low median off would lift them to where the true
-    names are; so what u explains of the medians stays in T. On lists of a few dozen names
-    the slope is seldom certain, and s is 0.
+    with all images for that reason. Taking their low level off would lift them to where the true
+    names are; so what u explains of the levels stays in T. On lists of a few dozen names the slope
+    is seldom certain and s is 0. The median is the level of the images of other classes, which
+    counts on long lists; on short ones the mean, which knows of shares, loses less often.
 
     Assumes that neighbours are of one class more often than not. Steps back to S with fewer images
     than two for each name with a hit in T, and where neighbours agree less than on S afterwards
@@ -75,8 +74,8 @@ class Auto(WholeBatch):
 
     Shapes: X (N, D), W (K, D), S (N, K) to S' (N, K); cost as ``anchor``, and 6 passes over S.
 
-    Source: byname's own. All its constants were chosen on made-up tasks
-    (``benchmarks/refine_synthetic.py``) before real data was looked at with this version.
+    Source: byname's own. All its constants, and the median against the mean, were chosen on made-up
+    tasks (``benchmarks/refine_synthetic.py``); of two earlier versions real data had been seen.
 
     Parameters
     ----------
@@ -163,37 +162,36 @@ class Auto(WholeBatch):
 
 
 def _excess(S: Floats, W: Any) -> tuple[NDArray[np.float64], float]:
-    """e (K,): medians of the columns less what their texts' nearness to the mean text explains."""
+    """e (K,) and s; see :class:`Auto`."""
     K = S.shape[1]
-    median = np.empty(K)
-    for columns in ops.blocks(K, 32):
-        median[columns] = np.median(S[:, columns].astype(np.float64), axis=0)
+    mean = S.mean(axis=0, dtype=np.float64)
     if W is None or len(W) != K or K < 3:
-        return median, 0.0
+        return mean, 0.0
     W = ops.unit(ops.to_numpy(W).astype(np.float64))
     centre = W.mean(axis=0)
     u = W @ centre / max(float(np.linalg.norm(centre)), 1e-12)
+    median = np.empty(K)
+    for columns in ops.blocks(K, 32):
+        median[columns] = np.median(S[:, columns].astype(np.float64), axis=0)
     u, c = u - u.mean(), median - median.mean()
     both, of_u, of_c = float(u @ c), float(u @ u), float(c @ c)
     if both <= 0 or of_u < 1e-12:
-        return median, 0.0
+        return mean, 0.0
     left = max(1 - both**2 / (of_u * of_c), 1e-12)
     t2 = (1 - left) / left * (K - 2)
     slope = max(0.0, 1 - CERTAIN / max(t2, 1e-12)) * both / of_u
-    return median - slope * u, slope
+    return (median - slope * u, slope) if slope > 0 else (mean, 0.0)
 
 
 def _strength(S: Floats, excess: NDArray[np.float64], near: NDArray[np.intp]) -> float:
-    found = []
+    found, chosen = -np.inf, 0.0
     for b in STRENGTHS:
         offset = (b * excess).astype(S.dtype)
         answer = np.concatenate([(S[r] - offset).argmax(axis=1) for r in ops.blocks(len(S), 4096)])
-        found.append(agreement(near, answer, S.shape[1]))
-    best = max(found)
-    if best <= 0:
-        return 0.0
-    least = best - SLACK * best**3
-    return max(b for b, now in zip(STRENGTHS, found, strict=True) if now >= least)
+        now = agreement(near, answer, S.shape[1])
+        if now > found + (GAIN if b else 0):
+            found, chosen = now, b
+    return chosen
 
 
 def _notes(counts: NDArray[np.intp], slope: float) -> list[str]:

@@ -14,6 +14,7 @@ from byname.kmeans import Clusters, kmeans, tiles
 from byname.knn import nearest
 from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import answered_shares, effective, refuse_nan
+from byname.refine.whole import barred, floored
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["ClusterVote", "ClusterVoteParams", "cluster_logits", "clusters_of", "coherence"]
@@ -140,8 +141,8 @@ class ClusterVote(Member):
     ----------
     clusters_ : Clusters or None
         None where S was kept.
-    logits_ : array, shape (T, K)
-        Of the clusters.
+    logits_ : array, shape (T, K), or None
+        Of the clusters; None where S was kept.
     coherence_ : float
         Share of the images with the answer of their cluster, beyond chance; NaN if not known.
     reason_ : str or None
@@ -183,7 +184,7 @@ class ClusterVote(Member):
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Group the images."""
-        refuse_nan(self.name, batch.X)
+        refuse_nan(self.name, batch.X, logits=state.S)
         p, S = self.params, ops.as_float(state.S)
         K = int(S.shape[1])
         self.clusters_, self.logits_, self.coherence_ = None, None, float("nan")
@@ -198,15 +199,18 @@ class ClusterVote(Member):
             return self
         found = kmeans(batch.X, wanted, seed=p.seed, iterations=p.iterations, restarts=p.restarts)
         answer = ops.to_numpy(ops.argmax(S))
-        self.logits_ = cluster_logits(S, found)
+        self.logits_ = cluster_logits(floored(S), found)
         voted = ops.to_numpy(ops.argmax(self.logits_))
         self.coherence_ = coherence(answer, voted[found.member], K)
         self.clusters_ = found
-        if p.guard:
+        if not float(ops.to_numpy(self.logits_).max(initial=0)) < np.inf:
+            self.reason_ = "the logits of the clusters are not finite"
+        elif p.guard:
             near, S2 = nearest(batch.X, NEIGHBOURS)[0], self.apply(batch, texts, state)
             self.reason_ = self._astray() or doubt(near, S, S2, rise=_RISE)
             self.warning_ = caution(near, S, S2)
-            self.clusters_ = None if self.reason_ else found
+        if self.reason_ is not None:
+            self.clusters_ = self.logits_ = None
         return self
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
@@ -228,7 +232,7 @@ class ClusterVote(Member):
             empty = ops.cast((ops.to_numpy(rows) == 0).all(axis=1)[:, None], rows)
             own = ops.log_probability(ops.softmax(S[part]))
             out.append(ops.cast(mixed * (1 - empty) + own * empty, S))
-        return ops.concat(out)
+        return barred(ops.concat(out), S)
 
     def details(self, batch: Batch, texts: ClassTexts, state: State) -> dict[str, list[Any]]:
         """Cluster of each image, where S was not kept."""

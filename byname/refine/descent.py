@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from byname.kmeans import content_key
+
 __all__ = ["AdamW", "cosine_rate", "fixed_order"]
 
 Floats = NDArray[np.float64]
@@ -51,7 +53,9 @@ def cosine_rate(rate: float, step: int, steps: int) -> float:
 
 
 def fixed_order(X: NDArray[Any]) -> NDArray[np.intp]:
-    """An order of rows (N, D) that their own order does not change: by their first columns.
+    """An order of rows (N, D) that their own order does not change.
+
+    By their first eight columns, and where these are equal by a seeded direction of all.
 
     Examples
     --------
@@ -59,4 +63,4 @@ def fixed_order(X: NDArray[Any]) -> NDArray[np.intp]:
     >>> X[fixed_order(X)].tolist()
     [[1, 4], [1, 5], [2, 1]]
     """
-    return np.lexsort(X[:, :8].T[::-1])
+    return np.lexsort((content_key(X), *X[:, :8].T[::-1]))

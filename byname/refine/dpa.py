@@ -14,7 +14,8 @@ from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.descent import AdamW, cosine_rate, fixed_order
 from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
-from byname.refine.shares import PRESENT, answered_shares, effective, named_shares, refuse_nan
+from byname.refine.shares import named_shares, refuse_nan, uneven
+from byname.refine.whole import barred
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Dpa", "DpaParams", "loss_gradient", "prototypes"]
@@ -22,6 +23,7 @@ __all__ = ["Dpa", "DpaParams", "loss_gradient", "prototypes"]
 Floats = NDArray[np.float64]
 _BLOCK = 2048
 _LEAST = 1e-12  # smallest mean probability that counts
+_ASTRAY = "the training ran off to infinity: the rate is too large"
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,16 @@ class Dpa(Member):
     y, V and the confidence weights (p^t_iy / max p^t_i) (p^v_iy / max p^v_i) are made anew with the
     prototypes so far, then W moves by AdamW on the loss of :func:`loss_gradient`, with a rate that
     falls as a cosine, over batches in a seeded order. The last epoch counts, and the text
-    prototypes alone answer: S' = scale X W'^T + bias. The paper also trains layer norms inside the
-    encoder, and on augmented images; that is not possible with stored vectors.
+    prototypes alone answer: S' = scale X W'^T + bias, which replaces what the score stage said. The
+    paper also trains layer norms inside the encoder, and on augmented images; that is not possible
+    with stored vectors.
 
     Assumes clusters, of which most images have the right answer already, and with prior "uniform"
     balanced shares. Where the answers of S are only as mixed as fewer than 2/3 of the classes would
-    be (exp of their entropy), ``guard`` debiases nothing, as ``prior=none`` does. It keeps S,
-    and says why, with fewer than 2 images, with one class, and where neighbours agree less than
-    before. Not noticed: a class that another one swallows, since neighbours then agree even more.
+    be (exp of their entropy), ``guard`` debiases nothing, as ``prior=none`` does, and of uneven
+    shares it warns. It keeps S, and says why, with fewer than 2 images, with one class, where
+    neighbours agree less than before, and where a training runs off to infinity. Not noticed: a
+    class that another one swallows, since neighbours then agree even more.
 
     Shapes: X (N, D), W (K, D), S (N, K) to S' (N, K). N K D a round, in blocks beside one (N, K)
     array; ``guard`` takes the 10 nearest of each image, N^2 D; an epoch 3 (N + N K / batch) K D.
@@ -220,31 +224,30 @@ class Dpa(Member):
         self.reason_ = too_few(state.S)
         if self.reason_ is not None:
             return self
-        K, S = texts.n_classes, ops.as_float(state.S)
-        if self.params.guard and self.prior_ == "uniform":
-            few = effective(answered_shares(S)) < PRESENT * K
-            self.prior_ = None if few else self.prior_
+        S = ops.as_float(state.S)
+        if self.params.guard and self.prior_ == "uniform" and uneven(S) is not None:
+            self.prior_ = None
         self._learn(batch.X, texts, S, ops.to_numpy(ops.argmax(S)), state.W)
         if self.params.train:
             self._train(batch.X, texts, state.W)
-        if self.params.guard:
+        if self.reason_ is None and self.params.guard:
             near, S2 = nearest(batch.X, NEIGHBOURS)[0], self.apply(batch, texts, state)
             self.reason_, self.warning_ = doubt(near, S, S2), caution(near, S, S2)
-            if self.reason_:
-                self.V_ = self.W_ = None
+        if self.reason_:
+            self.V_ = self.W_ = None
         return self
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S' (N, K)."""
         S = ops.as_float(state.S)
         if self.W_ is not None:
-            return texts.scale * ops.matmul_t(batch.X, self.W_) + texts.bias
+            return barred(texts.scale * ops.matmul_t(batch.X, self.W_) + texts.bias, S)
         if self.V_ is None:
             return S
         out = ops.full(S, tuple(S.shape), 0.0)
         for part in ops.blocks(len(S), _BLOCK):
             out[part] = ops.log_probability(self._both(batch.X[part], S[part], texts.scale))
-        return out
+        return barred(out, S)
 
     def report(self) -> dict[str, Any]:
         """Rounds, the shares that were assumed, and whether and why S was kept."""
@@ -298,6 +301,9 @@ class Dpa(Member):
         steps = p.epochs * math.ceil(len(wide) / p.batch)
         optimiser = AdamW(moved, weight_decay=p.weight_decay)
         for _ in range(p.epochs):
+            if not np.isfinite(moved).all():
+                self.reason_ = _ASTRAY
+                return
             y, weight, V = self._targets(wide, texts, moved)
             order = rng.permutation(len(wide))
             for rows in (order[part] for part in ops.blocks(len(order), p.batch)):
@@ -305,6 +311,8 @@ class Dpa(Member):
                 optimiser.step(gradient, cosine_rate(p.lr, step, steps))
                 step += 1
         self.W_ = ops.cast(moved, ops.as_float(X[:0]))
+        if not np.isfinite(ops.to_numpy(self.W_)).all():
+            self.reason_ = _ASTRAY
 
     def _targets(
         self, X: Floats, texts: ClassTexts, W: Floats

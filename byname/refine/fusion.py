@@ -163,12 +163,14 @@ class Fusion(WholeBatch):
     Params = FusionParams
     params: FusionParams
 
+    _drops = False
+
     def __init__(self, params: Any = None, **kwargs: Any) -> None:
         super().__init__(params, **kwargs)
         self._made: dict[str, Member] = {s: create(s, "refine") for s in self.params.specs}
         self.members_: dict[str, str | None] = {}
         self._left: str | None = None
-        self._batch = Batch(np.zeros((0, 1)))
+        self._batch, self._given = Batch(np.zeros((0, 1))), State()
 
     def check_needs(
         self, batch: Batch, texts: ClassTexts, skip: frozenset[str] = frozenset()
@@ -180,16 +182,17 @@ class Fusion(WholeBatch):
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Run the members on these images, and put their scores together."""
-        self.members_, self._left, self._batch = {}, None, batch
+        self.members_, self._left, self._batch, self._given = {}, None, batch, state
         super().fit(batch, texts, state)
         self.reason_ = self.reason_ or self._left
-        self._batch = Batch(batch.X[:0])
+        self._batch, self._given = Batch(batch.X[:0]), State()
         return self
 
     def _near(self) -> int:
         return 0
 
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> Floats:
+        state = self._given  # as it came: the members see to classes that are ruled out
         S = ops.to_numpy(ops.as_float(state.S))
         alone: Floats | None = None
         votes: Floats | None = None

@@ -11,7 +11,7 @@ from byname import ops
 from byname.knn import agreement
 from byname.refine.shares import answered_shares, effective
 
-__all__ = ["NEIGHBOURS", "TOLERANCE", "absent", "caution", "doubt", "kept", "told", "too_few"]
+__all__ = ["NEIGHBOURS", "TOLERANCE", "absent", "caution", "doubt", "told", "too_few"]
 
 NEIGHBOURS = 10  # images that each image is compared with
 TOLERANCE = 0.02  # how far the agreement may fall before it counts as a loss
@@ -142,18 +142,6 @@ def caution(neighbours: NDArray[np.intp], S: Any, S2: Any) -> str | None:
     if new - old >= HARDLY * moved:
         return told
     return f"{told}, and neighbours hardly agree more, though {moved:.0%} of the answers changed"
-
-
-def kept(neighbours: NDArray[np.intp], S: Any, S2: Any, *, tolerance: float = TOLERANCE) -> bool:
-    """Whether the scores S2 may take the place of S; see :func:`doubt`.
-
-    Examples
-    --------
-    >>> near, S = np.array([[1], [0], [3], [2]]), np.eye(2)[[0, 0, 1, 1]]
-    >>> kept(near, S, S), kept(near, S, np.eye(2)[[0, 1, 0, 1]])
-    (True, False)
-    """
-    return doubt(neighbours, S, S2, tolerance=tolerance) is None
 
 
 def absent(S: Any, least: float) -> str | None:

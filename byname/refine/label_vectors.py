@@ -12,12 +12,14 @@ from byname import ops
 from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
-from byname.refine.shares import absent, refuse_nan
+from byname.refine.shares import refuse_nan, uneven
+from byname.refine.whole import barred
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["LabelVectors", "LabelVectorsParams", "images_of", "mixed", "outlying"]
 
 _CLASSES = 64  # whose images are gathered at a time
+_ROWS = 128  # whose distances to all others are looked at together
 _OUTLYING = 1.5  # from this local outlier factor on a vector counts as an outlier
 
 
@@ -100,12 +102,18 @@ def outlying(rows: NDArray[Any]) -> NDArray[np.bool_]:
     k = min(20, m - 1)
     if k < 1:
         return np.zeros(m, np.bool_)
-    wide = rows.astype(np.float64)
-    distance = np.sqrt(((wide[:, None] - wide[None]) ** 2).sum(axis=2))
-    np.fill_diagonal(distance, np.inf)
-    near = np.argsort(distance, axis=1, kind="stable")[:, :k]
-    far = np.take_along_axis(distance, near, 1)
-    reach = np.maximum(far, far[:, -1][near]).mean(axis=1)
+    wide = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    squares = np.einsum("id,id->i", wide, wide)
+    near, far = np.empty((m, k), np.intp), np.empty((m, k))
+    for part in ops.blocks(m, _ROWS):
+        own = wide[part]
+        distance = squares - 2 * own @ wide.T
+        distance[np.arange(len(own)), np.arange(part.start, part.stop)] = np.inf
+        near[part] = np.argsort(distance, axis=1, kind="stable")[:, :k]
+        # Those of the nearest once more, by differences: equal vectors are no distance apart.
+        apart = own[:, None] - wide[near[part]]
+        far[part] = np.sqrt(np.einsum("ikd,ikd->ik", apart, apart))
+    reach = np.maximum(far, far.max(axis=1)[near]).mean(axis=1)
     density = 1 / (reach + 1e-10)
     found = density[near].mean(axis=1) / density > _OUTLYING
     return np.asarray(found & (not found.all()), np.bool_)
@@ -199,12 +207,12 @@ class LabelVectors(Member):
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Find the nearest images of each class."""
-        refuse_nan(self.name, batch.X)
+        refuse_nan(self.name, batch.X, logits=state.S)
         N, K = len(batch), texts.n_classes
         self.W_, self.warning_, self.m_ = None, None, self.params.m or images_of(N, K)
         self.reason_ = too_few(state.S, self.m_)
         if self.reason_ is None and self.params.guard:
-            self.reason_ = absent(state.S)
+            self.reason_ = uneven(state.S)
         if self.reason_ is not None:
             return self
         p = self.params
@@ -222,7 +230,7 @@ class LabelVectors(Member):
         S = ops.matmul_t(batch.X, self.W_)
         S *= texts.scale
         S += texts.bias
-        return S
+        return barred(S, ops.as_float(state.S))
 
     def report(self) -> dict[str, Any]:
         """Images a class, and whether and why S was kept."""

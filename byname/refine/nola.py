@@ -14,7 +14,8 @@ from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.descent import AdamW, fixed_order
 from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
-from byname.refine.shares import absent, refuse_nan
+from byname.refine.shares import refuse_nan, uneven
+from byname.refine.whole import barred
 from byname.stage import Array, Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Head", "Nola", "NolaParams", "surest"]
@@ -164,14 +165,15 @@ class Nola(Member):
 
     The head, F to ``hidden`` ReLUs to K, is trained by Adam on the cross entropy of the teachers,
     in batches; the last epoch counts. A class that nothing teaches is as good as never answered,
-    and the report names it. The third stage of the paper, prompt tokens inside the image encoder,
-    needs the encoder and is left out.
+    and the report names it, with a warning. The third stage of the paper, prompt tokens inside the
+    image encoder, needs the encoder and is left out.
 
     Assumes that every class is present, that the surest answers are mostly right, and that the
     second encoder, such as DINO, groups images by class. It keeps S, and says why, with fewer than
     2 images, with one class, where the answers of S are as mixed as fewer than 2/3 of the classes
     would be (exp of their entropy), or where ``guard`` sees neighbours agree less than before:
-    those by X and, where there are second vectors, as many by these.
+    those by X and, where there are second vectors, as many by these. So it does where the training
+    runs off to infinity.
 
     Shapes: X (N, D), second (N, D2), S (N, K) to S' (N, K). For R teachers the training takes
     6 epochs R hidden (D2 + K), the answers 2 N hidden (D2 + K), in blocks beside one (N, K) array;
@@ -256,16 +258,22 @@ class Nola(Member):
         self.warning_ = None
         self.reason_ = too_few(state.S)
         if self.reason_ is None and self.params.guard:
-            self.reason_ = absent(state.S)
+            self.reason_ = uneven(state.S)
         if self.reason_ is not None:
             return self
         self._teach(batch, texts, ops.as_float(state.S))
-        if self.params.guard:
+        S2 = ops.to_numpy(self.apply(batch, texts, state))
+        there = ~np.isneginf(ops.to_numpy(state.S))
+        if not np.isfinite([S2.min(where=there, initial=0), S2.max(initial=0)]).all():
+            self.reason_ = "the training ran off to infinity: the rate is too large"
+        elif self.params.guard:
             spaces = (batch.X, *(ops.unit(F) for F in given))
             near = np.hstack([nearest(rows, NEIGHBOURS)[0] for rows in spaces])
-            S2 = self.apply(batch, texts, state)
             self.reason_, self.warning_ = doubt(near, state.S, S2), caution(near, state.S, S2)
-            self.head_ = None if self.reason_ else self.head_
+        if self.untaught_:
+            told_of = f"{len(self.untaught_)} of {texts.n_classes} names had no image to learn from"
+            self.warning_ = "; ".join(filter(None, (told_of, self.warning_)))
+        self.head_ = None if self.reason_ else self.head_
         return self
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
@@ -280,7 +288,7 @@ class Nola(Member):
                 p = ops.to_numpy(ops.softmax(S[part]))
                 L = np.asarray(ops.log_probability((1 - mix) * np.exp(L) + mix * p))
             out[part] = ops.cast(L, S)
-        return out
+        return barred(out, S)
 
     def report(self) -> dict[str, Any]:
         """How many images taught, classes that nothing taught, and whether and why S was kept."""

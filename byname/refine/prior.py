@@ -15,6 +15,7 @@ from byname.knn import agreement, nearest
 from byname.refine.guard import NEIGHBOURS, doubt, told, too_few
 from byname.refine.label_vectors import images_of, mixed
 from byname.refine.shares import PRESENT, answered_shares, effective, named_shares, refuse_nan
+from byname.refine.whole import refuse_others
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Prior", "PriorParams", "match"]
@@ -22,6 +23,8 @@ __all__ = ["Prior", "PriorParams", "match"]
 Mode = Literal["match", "once", "mean_image", "null"]
 _BLOCK = 2048
 _LEAST = 1e-12  # smallest mean probability that counts
+_FAR = 1e-3  # from its share, above which a class that match() did not bring there is told
+_UNFITTED = "nothing was learned yet"
 _CLEAR = 0.05  # rise of the agreement that outweighs shares far from the target
 
 
@@ -159,6 +162,8 @@ class Prior(Member):
         b; None where S is kept.
     target_ : array, shape (K,), float64, or None
     steps_ : int
+    deviation_ : float
+        The largest distance of a mean probability from its target, by "match"; NaN otherwise.
     reason_ : str or None
         Why S was kept.
 
@@ -188,7 +193,8 @@ class Prior(Member):
     offset_: NDArray[np.float64] | None = None
     target_: NDArray[np.float64] | None = None
     steps_: int = 0
-    reason_: str | None = "nothing was learned yet"
+    deviation_: float = float("nan")
+    reason_: str | None = _UNFITTED
 
     def check_needs(
         self, batch: Batch, texts: ClassTexts, skip: frozenset[str] = frozenset()
@@ -206,6 +212,7 @@ class Prior(Member):
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Learn the offsets from the unlabeled images, or from the null texts."""
         self.offset_, self.target_, self.steps_ = None, None, 0
+        self.deviation_ = float("nan")
         if self.params.mode == "null":
             self._fit_null(texts, state)
         else:
@@ -222,16 +229,25 @@ class Prior(Member):
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S' (N, K)."""
         S = ops.as_float(state.S)
+        if self.reason_ == _UNFITTED and len(batch):
+            refuse_others(self.name, None, batch.X)
         return S if self.offset_ is None else S - ops.cast(self.offset_, S)
 
     def report(self) -> dict[str, Any]:
-        """Offsets and target by class, steps, and whether and why S was kept."""
-        b, target = self.offset_, self.target_
+        """Offsets and target by class, steps, what is left, and whether and why S was kept."""
+        b, target, left = self.offset_, self.target_, self.deviation_
+        warning = None
+        if left >= max(self.params.tolerance, _FAR):
+            warning = (
+                f"after {self.steps_} steps a class is still {left:.2g} from its share: "
+                "give more max_steps, or a larger tolerance"
+            )
         return {
             "offset": None if b is None else b.round(6).tolist(),
             "target": None if target is None else target.round(6).tolist(),
             "steps": self.steps_,
-            **told(self.reason_),
+            "deviation": None if math.isnan(left) else left,
+            **told(self.reason_, warning),
         }
 
     def _fit_null(self, texts: ClassTexts, state: State) -> None:
@@ -249,6 +265,8 @@ class Prior(Member):
         self.reason_, self.target_ = None, target / target.sum()
         if p.mode == "match":
             b, self.steps_ = match(S, self.target_, tolerance=p.tolerance, max_steps=p.max_steps)
+            mean = _mean_probability(S, b)
+            self.deviation_ = float(np.abs(mean - self.target_)[some].max())
         elif p.mode == "once":
             b = np.zeros(K)
             b[some] = np.log(_mean_probability(S, b)[some] / self.target_[some])

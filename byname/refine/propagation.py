@@ -42,7 +42,8 @@ def class_columns(
     """Columns 0 to K - 1 of (I - alpha W)^-1 by conjugate gradients, as (N, K).
 
     Some columns are solved for together, each with a step width of its own; one whose residual is
-    below ``tolerance`` stays as it is.
+    below ``tolerance`` times alpha |W e_c|, what the first step leaves, stays as it is: edges may
+    be tiny, and what matters is what spreads over them.
 
     Parameters
     ----------
@@ -70,8 +71,10 @@ def class_columns(
         r = np.zeros((N, width))
         r[np.arange(columns.start, columns.stop), np.arange(width)] = 1
         x, p, rho = np.zeros_like(r), r.copy(), np.ones(width)
+        edges = W[columns]
+        enough = tolerance * alpha * np.sqrt(np.asarray(edges.multiply(edges).sum(axis=1)).ravel())
         for _ in range(steps):
-            live = np.sqrt(rho) > tolerance
+            live = np.sqrt(rho) > enough
             if not live.any():
                 break
             q = W @ p

@@ -41,7 +41,7 @@ class ReClipParams:
         rules = {
             "branch": (self.branch in get_args(Branch), " or ".join(map(repr, get_args(Branch)))),
             "text": (self.text in get_args(Text), "'raw' or 'projected'"),
-            "k": (self.k >= 1, "1 or more"),
+            "k": (1 <= self.k <= 1000, "from 1 to 1000"),
             "alpha": (0 <= self.alpha < 1, "0 or more, below 1"),
             "steps": (self.steps >= 1, "1 or more"),
             "tolerance": (0 <= self.tolerance < 1, "0 or more, below 1"),
@@ -75,6 +75,9 @@ class ReClip(WholeBatch):
     cosine after the projection (``text="projected"``). The first column of U is the direction that
     all class texts share. r is the rank of W, at most ``rank``: 768, or 250 with more than 500
     classes. With fewer than three classes, or texts of rank one, nothing is projected.
+
+    It works on the vectors: what another score member than ``cosine`` says is used for the checks,
+    for images that no text reaches, and in the average with raw text logits, and not else.
 
     At alpha 0.99 the system is far from solved after 20 steps, as in the released code, and the
     number of steps is part of the method: more of them give other answers.

@@ -14,32 +14,33 @@ from byname.errors import RecipeError
 from byname.knn import nearest
 from byname.refine.guard import NEIGHBOURS, caution, doubt, told, too_few
 from byname.refine.shares import answered_shares, effective, refuse_nan
+from byname.refine.whole import barred, floored, refuse_others
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Rscin", "RscinParams", "smoothing"]
 
 _COLUMNS = 64
 _RISE = 0.3  # of the agreement, for each image that moved: smoothing alone makes neighbours agree
-_FLOOR = -1e30  # in place of -inf, of which a weight of 0 would make NaN
 
 
 @dataclass(frozen=True)
 class RscinParams:
     """Neighbourhoods to average over."""
 
-    k: str = "1;8;9"
+    k: str | int = "1;8;9"
     guard: bool = True
 
     def __post_init__(self) -> None:
-        parts = self.k.split(";")
-        if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        object.__setattr__(self, "k", str(self.k))
+        parts = str(self.k).split(";")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
             seen = f"k is {self.k!r}"
             raise RecipeError("use 'rscin'", seen, "Give numbers of 1 or more, such as '1;8;9'.")
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Images of each neighbourhood, the image itself among them."""
-        return tuple(int(part) for part in self.k.split(";"))
+        return tuple(int(part) for part in str(self.k).split(";"))
 
 
 def smoothing(
@@ -85,12 +86,12 @@ class Rscin(Member):
     method. k = 1 is S.
 
     Assumes that the most similar images are of the same class, for which a class must have at least
-    as many images as the largest k. Neighbours agree more after smoothing, whether it was right or
-    not, so ``guard`` wants their agreement to rise by 0.3 times the share of the images that moved
-    (chosen on made-up tasks), and looks at the size of the classes: it keeps S, and says why, where
-    the N images are fewer than the largest k times exp of the entropy of the answers, the number of
-    classes that seem to be there. So it does with fewer than 2 images, or the largest k, and with
-    one class. A small class beside large ones can be smoothed away: of uneven shares it warns.
+    as many images as the largest k. It keeps S, and says why, with fewer than 2 images, or than the
+    largest k, and with one class; and, unless ``guard`` is false, where the N images are fewer than
+    the largest k times exp of the entropy of the answers, the number of classes that seem to be
+    there, and where the agreement of neighbours does not rise by 0.3 times the share of the images
+    that moved (chosen on made-up tasks), since smoothing always makes some of it. A small class
+    beside large ones can be smoothed away: of uneven shares it warns.
 
     Shapes: X (N, D), S (N, K) to S' (N, K). N^2 D for the neighbours, in tiles, and N K k for the
     average, beside two (N, K) arrays.
@@ -101,10 +102,10 @@ class Rscin(Member):
 
     Parameters
     ----------
-    k : str
+    k : str or int
         Sizes, separated by ";". "1;8;9" is what the code takes for VisA, "1;2;3" for other sets.
     guard : bool
-        Whether classes must seem large enough.
+        Whether classes must seem large enough, and neighbours agree more by what it takes.
 
     Attributes
     ----------
@@ -145,11 +146,13 @@ class Rscin(Member):
     classes_: float = float("nan")
     reason_: str | None = "nothing was learned yet"
     warning_: str | None = None
+    _seen: Any = None
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Smooth the scores of this batch."""
         refuse_nan(self.name, batch.X, logits=state.S)
         self.scores_, self.warning_, self.classes_ = None, None, float("nan")
+        self._seen = batch.X
         largest = max(self.params.sizes)
         self.reason_ = too_few(state.S, largest)
         if self.reason_ is None and self.params.guard:
@@ -168,6 +171,8 @@ class Rscin(Member):
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S' (N, K) of the batch of ``fit``; S for no images."""
+        if len(batch):
+            refuse_others(self.name, self._seen, batch.X)
         if self.scores_ is None or not len(batch):
             return ops.as_float(state.S)
         return self.scores_
@@ -189,8 +194,8 @@ class Rscin(Member):
 
 def _smooth(P: sparse.csr_matrix, S: Any) -> Any:
     """P S, some columns at a time; as the kind of array that S is."""
-    rows = ops.to_numpy(ops.as_float(S))
+    rows = ops.to_numpy(floored(ops.as_float(S)))
     out = np.empty_like(rows)
     for part in ops.blocks(rows.shape[1], _COLUMNS):
-        out[:, part] = P @ np.maximum(rows[:, part], _FLOOR).astype(np.float64)
-    return ops.cast(out, ops.as_float(S[:0]))
+        out[:, part] = P @ rows[:, part].astype(np.float64)
+    return ops.cast(barred(out, S), ops.as_float(S[:0]))

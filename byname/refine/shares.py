@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from byname.errors import RecipeError, UsageError
 if TYPE_CHECKING:
     from byname.taxonomy import Taxonomy
 
-__all__ = ["PRESENT", "absent", "answered_shares", "effective", "named_shares", "refuse_nan"]
+__all__ = ["PRESENT", "answered_shares", "effective", "named_shares", "refuse_nan", "uneven"]
 
 PRESENT = 2 / 3  # of the classes must seem to be there for shares to count as balanced
 _LEAST = 1e-6  # a share named as 0 is this, so that its logarithm exists
@@ -43,12 +44,12 @@ def effective(share: NDArray[np.float64]) -> float:
     return float(np.exp(-(some * np.log(some)).sum()))
 
 
-def absent(S: Any) -> str | None:
+def uneven(S: Any) -> str | None:
     """Why it seems that many classes have no images; None where it does not.
 
     Examples
     --------
-    >>> absent(np.eye(3)), absent(np.eye(3)[[0, 0, 0]])
+    >>> uneven(np.eye(3)), uneven(np.eye(3)[[0, 0, 0]])
     (None, 'the answers are as mixed as 1.0 of the 3 classes: some have too few images')
     """
     K, seen = int(S.shape[1]), effective(answered_shares(S))
@@ -63,8 +64,8 @@ def named_shares(name: str, text: str, taxonomy: Taxonomy) -> NDArray[np.float64
     Raises
     ------
     RecipeError
-        For text of another form, unknown ids, shares that are negative or of which too much or,
-        with all classes named, too little is given.
+        For text of another form, ids that are unknown or given twice, shares that are negative or
+        of which too much or, with all classes named, too little is given.
 
     Examples
     --------
@@ -79,7 +80,9 @@ def named_shares(name: str, text: str, taxonomy: Taxonomy) -> NDArray[np.float64
     for part in filter(None, (p.strip() for p in text.split(";"))):
         id_, _, number = part.rpartition(":")
         if id_ not in place:
-            raise RecipeError(asked, f"'{part}' names no class of this list", do)
+            raise RecipeError(asked, f"'{part}' names no class of this list", _known(id_, place))
+        if not np.isnan(share[place[id_]]):
+            raise RecipeError(asked, f"the share of '{id_}' is given twice", "Give it once.")
         try:
             share[place[id_]] = float(number)
         except ValueError:
@@ -92,6 +95,16 @@ def named_shares(name: str, text: str, taxonomy: Taxonomy) -> NDArray[np.float64
     share[rest] = max(0.0, 1 - total) / max(1, int(rest.sum()))
     share = np.maximum(share, _LEAST)
     return np.asarray(share / share.sum(), np.float64)
+
+
+def _known(id_: str, place: dict[str, int]) -> str:
+    """What to do about an id that is none."""
+    if close := difflib.get_close_matches(id_, place, 1):
+        return f"Did you mean '{close[0]}'?"
+    ids, more = ", ".join(list(place)[:10]), len(place) - 10
+    return f"Give 'id:share;id:share' with ids of the classes: {ids}" + (
+        f", and {more} more." if more > 0 else "."
+    )
 
 
 def refuse_nan(name: str, *vectors: Any, logits: Any = None) -> None:

@@ -12,6 +12,8 @@ from scipy import optimize
 from byname import ops
 from byname.errors import RecipeError
 from byname.margins import pseudo_labels
+from byname.refine.guard import told
+from byname.refine.shares import refuse_nan
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 
 __all__ = ["Temperature", "TemperatureParams", "halves_agreement", "text_halves"]
@@ -172,6 +174,7 @@ class Temperature(Member):
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Learn T from the unlabeled images."""
         self.temperature_, self.agreement_, self.confidence_ = 1.0, float("nan"), float("nan")
+        refuse_nan(self.name, logits=state.S)
         given = state.weight if state.weight is not None else texts.weight
         weight = np.ones(len(texts.class_index)) if given is None else ops.to_numpy(given)
         if reason := self._missing(batch, texts, weight):
@@ -198,13 +201,13 @@ class Temperature(Member):
         return self
 
     def report(self) -> dict[str, Any]:
-        """T, what it comes from, and why it is 1 or a limit, if it is; None where not known."""
-        known = np.isfinite(self.agreement_)
+        """T, what it comes from, and whether and why it is 1, or a limit; None where not known."""
+        known, same = np.isfinite(self.agreement_), self.temperature_ == 1
         return {
             "temperature": self.temperature_,
             "agreement": self.agreement_ if known else None,
             "confidence": self.confidence_ if known else None,
-            "reason": self.reason_,
+            **told(self.reason_ if same else None, None if same else self.reason_),
         }
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:

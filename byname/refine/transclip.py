@@ -42,7 +42,7 @@ class TransClipParams:
         rules = {
             "seeds": (self.seeds in get_args(Seeds), "'posterior' or 'column'"),
             "top": (self.top >= 1, "1 or more"),
-            "neighbours": (self.neighbours >= 1, "1 or more"),
+            "neighbours": (1 <= self.neighbours <= 1000, "from 1 to 1000"),
             "temperature": (0 < self.temperature < math.inf, "above 0"),
             "text_weight": (0 <= self.text_weight < math.inf, "0 or more"),
             "rounds": (self.rounds >= 0, "0 or more"),

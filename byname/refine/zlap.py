@@ -10,16 +10,25 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byname import ops
-from byname.errors import RecipeError
+from byname.errors import RecipeError, UsageError
 from byname.refine.guard import NEIGHBOURS
 from byname.refine.propagation import class_columns, normalised, row_logits
-from byname.refine.whole import Near, WholeBatch, adjacency, neighbours
+from byname.refine.shares import refuse_nan
+from byname.refine.whole import (
+    Near,
+    WholeBatch,
+    adjacency,
+    barred,
+    neighbours,
+    refuse_others,
+)
 from byname.stage import Batch, ClassTexts, State, register
 
 __all__ = ["ZLap", "ZLapParams"]
 
 Mode = Literal["transductive", "inductive", "sparse"]
 _ROWS = 2048
+_FEW = 0.1  # of the images without a text that reaches them, above which it warns
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,12 @@ class ZLapParams:
     def __post_init__(self) -> None:
         rules = {
             "mode": (self.mode in get_args(Mode), " or ".join(map(repr, get_args(Mode)))),
-            "k": (self.k >= 1, "1 or more"),
+            "k": (1 <= self.k <= 1000, "from 1 to 1000"),
             "gamma": (0 < self.gamma <= 100, "above 0, at most 100"),
-            "alpha": (0 <= self.alpha < 1, "0 or more, below 1"),
+            "alpha": (
+                0 <= self.alpha < 1 and (self.alpha > 0 or self.mode != "transductive"),
+                "above 0, below 1; 0 with mode inductive or sparse alone",
+            ),
             "tolerance": (0 <= self.tolerance < 1, "0 or more, below 1"),
             "steps": (self.steps >= 1, "1 or more"),
             "present": (0 <= self.present <= 1, "from 0 to 1"),
@@ -68,7 +80,10 @@ class ZLap(WholeBatch):
 
     The image itself counts among its k (``itself``), as in the released code, so that k - 1 others
     are left. Texts have no neighbours of their own and there are no edges between texts. A row
-    without anything, of an image in a piece of the graph without a text, is softmax(S).
+    without anything, of an image in a piece of the graph without a text, is softmax(S), and the
+    report counts such images as "unreached". Texts as near as the k-th one have an edge too. It
+    works on the vectors: what another score member than ``cosine`` says is used for the checks and
+    for unreached images alone.
 
     The released inductive form solves (I - alpha V) u_t = y_t for each image t that comes later and
     reads u_t at the class nodes; since the matrix is symmetric that is y_t^T Z, with one solve for
@@ -103,7 +118,8 @@ class ZLap(WholeBatch):
     itself : bool
         Whether the image counts among its own k; true, as released.
     tolerance : float
-        1e-6, as released.
+        1e-6, as released; here of alpha |V e_c| and not of 1, since with a large ``gamma`` all that
+        spreads is below 1e-6.
     steps : int
         50, as released.
     present : float
@@ -117,13 +133,15 @@ class ZLap(WholeBatch):
         S' of the images of ``fit``, or S where it stepped back.
     reason_ : str or None
         Why it stepped back.
+    unreached_ : int or None
+        Images that no text reaches; None where it was not looked at.
 
     Raises
     ------
     RecipeError
         For a parameter that does not fit.
     UsageError
-        For an image with NaN or infinity, by its row.
+        For an image with NaN or infinity, by its row, and for ``reference`` of another width.
 
     Examples
     --------
@@ -140,6 +158,7 @@ class ZLap(WholeBatch):
     uses = frozenset({"reference"})
     Params = ZLapParams
     params: ZLapParams
+    unreached_: int | None = None
 
     def __init__(self, params: Any = None, **kwargs: Any) -> None:
         super().__init__(params, **kwargs)
@@ -150,9 +169,20 @@ class ZLap(WholeBatch):
         return self.params.k
 
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> NDArray[Any]:
-        K = texts.n_classes
-        Z = self._columns(X, state, near)[K:]
+        Z = self._columns(X, state, near)[int(state.W.shape[0]) :]  # type: ignore[union-attr]
+        self._count(Z)
         return row_logits(Z, state.S)
+
+    def _count(self, Z: NDArray[Any]) -> None:
+        """How many rows (N, K) no text reaches; with all of them S must stay."""
+        N = len(Z)
+        self.unreached_ = lost = int(
+            sum((Z[r].max(axis=1) <= 0).sum() for r in ops.blocks(N, _ROWS))
+        )
+        if lost == N:
+            self.reason_ = "no text reaches any image: too little spreads over the graph"
+        elif lost > _FEW * N:
+            self.warning_ = f"no text reaches {lost} of {N} images, which keep their scores"
 
     def _columns(self, X: Any, state: State, near: Near) -> NDArray[Any]:
         """Z (K + N, K), the rows of the texts first."""
@@ -167,10 +197,11 @@ class ZLap(WholeBatch):
 
     def fit(self, batch: Batch, texts: ClassTexts, state: State) -> Self:
         """Compute the new scores of these images, or what later ones are scored with."""
+        self.unreached_ = None
         if not self.inductive:
             return super().fit(batch, texts, state)
-        X = ops.as_float(batch.X if batch.reference is None else batch.reference)
-        S = ops.as_float(texts.scale * ops.matmul_t(X, ops.unit(state.W)))
+        X, S = self._learned_from(batch, texts, state)
+        refuse_nan(self.name, X, logits=S)
         self.reference_: Any = X
         self.reason_, self.warning_ = self.too_little(X, S), None
         if self.reason_ is None:
@@ -178,19 +209,44 @@ class ZLap(WholeBatch):
             Z = self._columns(X, State(W=state.W, S=S), near)
             self.columns_: Any = _largest(Z) if self.params.mode == "sparse" else Z
             if self.params.guard:
-                self._look(near[0][:, :NEIGHBOURS], S, self._later(X, S, state.W))
+                found = self._later(X, S, state.W, count=True)
+                if self.reason_ is None:
+                    self._look(near[0][:, :NEIGHBOURS], S, found)
         return self
+
+    def _learned_from(self, batch: Batch, texts: ClassTexts, state: State) -> tuple[Any, Any]:
+        """X and S of the images whose graph is kept."""
+        if batch.reference is None:
+            return ops.as_float(batch.X), ops.as_float(state.S)
+        X = ops.as_float(batch.reference)
+        wide, known = int(X.shape[1]), int(state.W.shape[1])  # type: ignore[union-attr]
+        if wide != known:
+            raise UsageError(
+                f"run '{self.name}'",
+                f"the reference vectors are {wide} wide, the class vectors {known}",
+                "Both must come from one encoder.",
+            )
+        return X, ops.as_float(texts.scale * ops.matmul_t(X, ops.unit(state.W)))
 
     def apply(self, batch: Batch, texts: ClassTexts, state: State) -> Any:
         """S' (N, K)."""
         if not self.inductive:
             return super().apply(batch, texts, state)
         S = ops.as_float(state.S)
-        if self.reason_ is not None or not len(batch):
+        if not len(batch):
+            return S
+        if not self.report():
+            refuse_others(self.name, None, batch.X)
+        if self.reason_ is not None:
             return S
         return ops.cast(self._later(batch.X, S, state.W), S)
 
-    def _later(self, X: Any, S: Any, W: Any) -> NDArray[Any]:
+    def report(self) -> dict[str, Any]:
+        """Whether it stepped back to S, and why, and how many images no text reaches."""
+        found = super().report()
+        return {**found, "unreached": self.unreached_} if found else found
+
+    def _later(self, X: Any, S: Any, W: Any, *, count: bool = False) -> NDArray[Any]:
         """S' (N, K) of images that need not be in the graph."""
         p = self.params
         index, cosine = neighbours(X, p.k, Y=self.reference_)
@@ -200,25 +256,37 @@ class ZLap(WholeBatch):
         to_image = sparse.csr_matrix((values, index.ravel(), starts), shape=shape)
         y = sparse.hstack([text_edges(X, W, p.k, p.gamma), to_image], format="csr")
         found = y @ self.columns_
-        found = found.toarray() if sparse.issparse(found) else found
-        return row_logits(np.asarray(found), S)
+        found = np.asarray(found.toarray() if sparse.issparse(found) else found)
+        if count:
+            self._count(found)
+        made: NDArray[Any] = barred(row_logits(found, S), S)
+        return made
 
 
 def text_edges(X: Any, W: Any, k: int, gamma: float) -> sparse.csr_matrix:
-    """max(cosine, 0)^gamma of each image's k nearest class texts, as (N, K)."""
+    """max(cosine, 0)^gamma of each image's k nearest class texts, as (N, K).
+
+    Texts that are as near as the k-th one count too, so that of equal texts none loses its images.
+
+    Examples
+    --------
+    >>> text_edges(np.eye(2), np.array([[1.0, 0], [1, 0], [0, 1]]), 1, 5.0).toarray().tolist()
+    [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     # In float64: the power makes much of a small difference.
     W = ops.unit(ops.to_numpy(W).astype(np.float64))
     K = len(W)
-    index, value = [], []
+    # Equal texts are multiplied once, since a product may be rounded by the place of its column.
+    _, first, same = np.unique(W, axis=0, return_index=True, return_inverse=True)
+    parts = []
     for rows in ops.blocks(len(X), _ROWS):
-        best, place = ops.topk(ops.to_numpy(X[rows]).astype(np.float64) @ W.T, k)
-        index.append(place.ravel())
-        value.append(np.maximum(best, 0).ravel() ** gamma)
-    starts = np.arange(len(X) + 1) * min(k, K)
-    if not index:
-        return sparse.csr_matrix((0, K))
-    data = (np.concatenate(value), np.concatenate(index), starts)
-    return sparse.csr_matrix(data, shape=(len(X), K))
+        x = ops.to_numpy(X[rows]).astype(np.float64)
+        cosine = x @ W.T if len(first) == K else (x @ W[first].T)[:, same.ravel()]
+        least = ops.topk(cosine, k)[0][:, -1:]
+        row, column = np.nonzero((cosine >= least) & (cosine > 0))
+        data = (cosine[row, column] ** gamma, (row, column))
+        parts.append(sparse.csr_matrix(data, shape=(len(x), K)))
+    return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, K))
 
 
 def _largest(Z: NDArray[Any]) -> sparse.csr_matrix:

@@ -82,23 +82,28 @@ def agreement(X: Any, answer: Any) -> float:
 
 
 def excess(t: Any, W: Any) -> Any:
-    """Medians of the columns without what nearness to the mean text explains, and the slope."""
+    """Medians of the columns without what nearness to the mean text explains, and the slope.
+
+    Their means where the slope is 0.
+    """
     c, W = np.median(t, axis=0), W / np.linalg.norm(W, axis=1, keepdims=True)
     u = np.array([w @ W.mean(axis=0) / np.linalg.norm(W.mean(axis=0)) for w in W])
     slope, start = np.polyfit(u, c, 1)
     left = ((c - start - slope * u) ** 2).sum() / (len(c) - 2)
     t2 = slope**2 * ((u - u.mean()) ** 2).sum() / left
     slope = max(slope, 0) * max(0, 1 - 30 / t2)
-    return c - slope * (u - u.mean()), slope
+    return (c - slope * (u - u.mean()) if slope > 0 else t.mean(axis=0)), slope
 
 
 def auto(X: Any, t: Any, W: Any, bound: float = 5.0, rounds: int = 8) -> tuple[Any, Any, float]:
     """z (N, K), the answers (N,), and b; for enough images."""
     X, t = np.asarray(X, np.float64), np.asarray(t, np.float64)
     e, _ = excess(t, np.asarray(W, np.float64))
-    found = {b: agreement(X, (t - b * e).argmax(axis=1)) for b in (0, 0.25, 0.5, 0.75, 1)}
-    best = max(found.values())
-    b = max(b for b, a in found.items() if a >= best - best**3 / 20) if best > 0 else 0
+    b, best = 0.0, agreement(X, t.argmax(axis=1))
+    for strength in (0.25, 0.5, 0.75, 1):
+        now = agreement(X, (t - strength * e).argmax(axis=1))
+        if now > best + 0.003:
+            b, best = strength, now
     T = t - b * e
     hit = T.argmax(axis=1)
     h = np.bincount(hit, minlength=t.shape[1])

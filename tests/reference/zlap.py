@@ -10,7 +10,7 @@ import numpy as np
 def conjugate_gradients(L: Any, b: Any, tolerance: float, steps: int) -> Any:
     x, r = np.zeros_like(b), b.copy()
     p, rho = r.copy(), float(r @ r)
-    stop = tolerance * np.linalg.norm(b)
+    stop = tolerance * np.linalg.norm(b - L @ b)  # of what is left after the trivial step
     for _ in range(steps):
         if np.sqrt(rho) <= stop:
             break

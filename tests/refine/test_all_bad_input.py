@@ -110,6 +110,15 @@ def test_what_is_no_number_is_refused_by_its_row(name: str, value: float) -> Non
 
 
 @pytest.mark.parametrize("name", MEMBERS)
+def test_logits_that_are_no_numbers_are_refused_by_their_row(name: str) -> None:
+    batch, texts, state = with_templates(cases.given(0))
+    S = np.array(state.S)
+    S[7, 2] = np.nan
+    with pytest.raises(BynameError, match=f"'{name}': row 7 holds NaN"):
+        create(name, "refine").fit(batch, texts, State(W=state.W, S=S))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_a_pipeline_refuses_it_before_any_work(name: str) -> None:
     batch, texts, _ = with_templates(cases.poisoned())
     pipeline = Pipeline(get_recipe("ensemble", refine=name))

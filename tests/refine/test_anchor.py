@@ -14,7 +14,8 @@ from byname.ops import unit
 from byname.pipeline import Pipeline
 from byname.recipes import get_recipe
 from byname.refine.anchor import Anchor, moved_to
-from byname.refine.mixture import hits_of
+from byname.refine.mixture import anchored, hits_of
+from byname.refine.whole import adjacency, neighbours
 from byname.stage import Batch, ClassTexts, State, create
 from byname.taskfile import Task
 from byname.taxonomy import Taxonomy
@@ -74,6 +75,9 @@ def test_a_wide_margin_never_moves_in_the_rounds(seed: int) -> None:
     # A name's clearest hits may be given back to it afterwards; its first answer is the same then.
     moved = far & (S.argmax(axis=1) != T.argmax(axis=1)) & (S.argmax(axis=1) != t.argmax(axis=1))
     assert not moved.any()
+    A = adjacency(neighbours(case[0].X, 3), 3)
+    z = anchored(case[0].X, T, A, rho, 3.0, 8)
+    assert (z.argmax(axis=1) == T.argmax(axis=1))[far].all()
 
 
 @given(st.integers(0, 200), st.sampled_from(["anchor", "auto"]))
@@ -159,7 +163,7 @@ def test_the_figures_of_its_specification(
 
 
 def test_few_names_with_hits_are_no_reason_by_default() -> None:
-    batch, texts, state = world(2, N=90, K=3)
+    batch, texts, _ = world(2, N=90, K=3)
     W = np.concatenate([texts.vectors, unit(np.random.default_rng(0).standard_normal((9, 12)))])
     longer = ClassTexts(W, np.arange(12), Taxonomy.from_names([f"c{k}" for k in range(12)]))
     case = batch, longer, State(W=W, S=20 * batch.X @ W.T)

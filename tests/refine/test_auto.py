@@ -120,7 +120,7 @@ def test_a_wide_margin_never_moves_in_the_rounds(seed: int) -> None:
 
 
 def test_takes_a_hub_off() -> None:
-    """A text near to all images wins half of them; its column's median gives it away."""
+    """A text near to all images wins half of them; its column's mean gives it away."""
     batch, texts, state = world_of(1, N=120, K=5)
     truth = state.S.argmax(axis=1)
     S = state.S.copy()

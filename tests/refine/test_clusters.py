@@ -259,3 +259,33 @@ def test_real_vectors(shared: Path, name: str) -> None:
     member, after = fitted((Batch(few), texts, State(S=S[::20])), guard=False)
     expected = plain.vote(few, S[::20], member.clusters_.member.tolist(), 5)  # type: ignore[union-attr]
     np.testing.assert_allclose(after, expected, atol=1e-5 * 100)
+
+
+def test_more_runs_find_better_clusters() -> None:
+    case = make(3, N=200, K=12, D=16)
+    spread = {}
+    for restarts in (1, 10):
+        member, _ = fitted(case, clusters=12, restarts=restarts, guard=False)
+        assert member.clusters_ is not None
+        spread[restarts] = member.clusters_.distance.sum()
+        expected = kmeans(case[0].X, 12, iterations=30, restarts=restarts)
+        np.testing.assert_array_equal(member.clusters_.member, expected.member)
+    assert spread[10] < spread[1] - 0.01
+
+
+def test_what_was_not_believed_is_dropped() -> None:
+    batch, texts, state = make(N=120)
+    S = np.asarray(20 * np.random.default_rng(1).standard_normal((120, 3)))
+    member, _ = fitted((batch, texts, replace(state, S=S)), clusters=6)
+    assert member.reason_ is not None
+    assert member.logits_ is None
+
+
+def test_logits_out_of_range_are_not_believed() -> None:
+    batch, texts, _ = make(N=60)
+    X = np.array(batch.X, np.float32)
+    X[1::2] = -X[::2]  # a cluster with a mean of almost no length
+    S = np.full((60, 3), 1e38, np.float32)
+    with np.errstate(all="ignore"):
+        member = ClusterVote(clusters=2, guard=False).fit(Batch(X * 1e-3), texts, State(S=S))
+    assert member.reason_ == "the logits of the clusters are not finite"

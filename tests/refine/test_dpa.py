@@ -118,12 +118,14 @@ def test_training_does_not_depend_on_the_order_of_images_and_classes() -> None:
     assert 1e-6 < np.abs(again - W).max() < 0.1
 
 
-def test_nothing_is_debiased_where_classes_seem_to_be_absent() -> None:
+def test_it_debiases_nothing_where_classes_seem_to_be_absent() -> None:
     case = cases.given(5, counts=(60, 60, 0, 0, 0, 0), bias=0.1)
-    assert fitted(Dpa, case).report()["prior"] is None
-    assert fitted(Dpa, case, guard=False).report()["prior"] == "uniform"
-    assert fitted(Dpa, case, prior="n0:0.5;n1:0.5").report()["prior"] == "n0:0.5;n1:0.5"
-    np.testing.assert_allclose(scores(Dpa, case), scores(Dpa, case, prior=None))
+    found = fitted(Dpa, case).report()
+    assert found["prior"] is None
+    assert "uneven" in found["warning"]
+    np.testing.assert_array_equal(scores(Dpa, case), scores(Dpa, case, prior=None))
+    for params in ({"guard": False}, {"prior": "n0:0.5;n1:0.5"}):
+        assert fitted(Dpa, case, **params).report()["prior"] is not None
     assert fitted(Dpa, cases.given(5)).report()["prior"] == "uniform"
 
 
@@ -182,3 +184,22 @@ def test_real_vectors(shared: Path, name: str) -> None:
     found = scores(Dpa, few, rounds=2, guard=False)
     p, _ = plain.core(few[0].X, state.W, few[2].S, 100.0, 0.5, [1 / 19] * 19, 2)
     np.testing.assert_allclose(log_softmax(found) / 100, np.log(p) / 100, atol=1e-5)
+
+
+def test_a_training_that_runs_off_leaves_the_scores() -> None:
+    case = cases.given(0)
+    with np.errstate(all="ignore"):
+        member = fitted(Dpa, case, train=True, lr=1e300, epochs=2, guard=False)
+    assert member.report()["reason"] == ("the training ran off to infinity: the rate is too large")
+    np.testing.assert_array_equal(member.apply(*case), case[2].S)
+
+
+def test_a_bias_is_added_and_only_directions_of_class_vectors_count() -> None:
+    batch, texts, state = case = cases.given(1, dtype=np.float64)
+    params: Any = {"train": True, "epochs": 2, "guard": False}
+    plainly = scores(Dpa, case, **params)
+    biased = batch, replace(texts, bias=-7.0), state
+    np.testing.assert_allclose(scores(Dpa, biased, **params), plainly - 7, atol=1e-9)
+    assert state.W is not None
+    longer = replace(state, W=state.W * np.array([[1.0], [2.0], [0.5], [9.0]]))
+    np.testing.assert_allclose(scores(Dpa, (batch, texts, longer), **params), plainly, atol=1e-9)

@@ -19,11 +19,14 @@ from byname.refine.guard import (
     absent,
     caution,
     doubt,
-    kept,
     told,
     too_few,
 )
 from byname.taskfile import Task
+
+
+def kept(near: Any, S: Any, S2: Any) -> bool:
+    return doubt(near, S, S2) is None
 
 
 def clusters(seed: int, N: int = 60, K: int = 4, noise: float = 0.1, D: int = 8) -> tuple[Any, Any]:

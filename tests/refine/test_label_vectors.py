@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,23 @@ def test_real_vectors(shared: Path, name: str) -> None:
     few = batch.X[::5]
     expected = plain.vectors(few, state.W, 10, 0.5)
     np.testing.assert_allclose(mixed(few, state.W, 10), expected, atol=1e-5)
+
+
+def test_a_bias_is_added() -> None:
+    batch, texts, state = case = cases.given(1, dtype=np.float64)
+    biased = batch, replace(texts, bias=-7.0), state
+    found = scores(LabelVectors, biased, guard=False)
+    np.testing.assert_allclose(found, scores(LabelVectors, case, guard=False) - 7, atol=1e-9)
+
+
+def test_outliers_among_many_take_little_memory() -> None:
+    """Not (m, m, D) numbers, which were 512 MB here."""
+    rows = np.random.default_rng(0).standard_normal((1000, 64))
+    tracemalloc.start()
+    try:
+        found = outlying(rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30e6
+    assert found.mean() < 0.1

@@ -197,3 +197,22 @@ def test_real_vectors(shared: Path, name: str) -> None:
     member = Nola().fit(batch, texts, state)
     assert not member.report()["stepped_back"]
     assert top1(member.apply(batch, texts, state), true) > top1(state.S, true) + 8
+
+
+def test_names_that_nothing_teaches_are_a_warning() -> None:
+    batch, texts, state = cases.given(8, counts=(30, 30, 0))
+    S = state.S.copy()  # type: ignore[union-attr]
+    S[:, 2] = -1000
+    for guard in (True, False):
+        member = Nola(guard=guard, k=60).fit(batch, texts, replace(state, S=S))
+        warned = member.report().get("warning", "") if not member.reason_ else member.warning_
+        assert (warned or "").startswith("1 of 3 names had no image to learn from")
+    assert "warning" not in fitted(Nola, cases.given(8)).report()
+
+
+def test_a_training_that_runs_off_leaves_the_scores() -> None:
+    case = cases.given(0)
+    with np.errstate(all="ignore"):
+        member = fitted(Nola, case, lr=1e300, epochs=3, guard=False)
+    assert member.report()["reason"] == ("the training ran off to infinity: the rate is too large")
+    np.testing.assert_array_equal(member.apply(*case), case[2].S)

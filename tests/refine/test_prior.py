@@ -114,7 +114,7 @@ def test_given_shares() -> None:
 def test_shares_that_do_not_fit(target: str, seen: str) -> None:
     with pytest.raises(RecipeError) as error:
         fitted(Prior, cases.given(0), target=target)
-    assert str(error.value).startswith(f"cannot use 'prior': {seen}. Give 'id:share;")
+    assert str(error.value).startswith(f"cannot use 'prior': {seen}. Give 'id:share;id:share'")
 
 
 def test_estimated_shares() -> None:
@@ -232,3 +232,38 @@ def test_real_vectors(shared: Path, name: str) -> None:
     b, _ = match(rows, np.full(19, 1 / 19), tolerance=1e-300, max_steps=10)
     np.testing.assert_allclose(b, plain.offsets(rows, [1 / 19] * 19, 10), atol=1e-3)
     np.testing.assert_allclose(b / 100, plain.offsets(rows, [1 / 19] * 19, 10) / 100, atol=1e-5)
+
+
+def test_rare_and_underflowing_classes_reach_their_share() -> None:
+    S = np.random.default_rng(0).normal(0, 2, (50, 3))
+    target = np.array([1e-5, 0.5, 0.5 - 1e-5])
+    b, _ = match(S, target, tolerance=1e-8)
+    np.testing.assert_allclose(softmax(S - b).mean(axis=0), target, atol=1e-7)
+    S[:, 2] -= 2000  # whose probability is 0 in any arithmetic
+    b, steps = match(S, np.full(3, 1 / 3))
+    assert steps < 1000
+    np.testing.assert_allclose(softmax(S - b).mean(axis=0), 1 / 3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "told"), [("once", True), ("mean_image", False)])
+def test_one_step_towards_uniform_shares_is_doubted_too(mode: Any, told: bool) -> None:
+    case = cases.given(1, counts=(60, 60, 60, 0, 0, 0), noise=0.001, bias=0.0)
+    reason = fitted(Prior, case, mode=mode).reason_ or ""
+    assert reason.startswith("uniform shares are doubtful") == told
+
+
+def test_shares_that_were_not_reached_are_told() -> None:
+    case = cases.given(3, counts=(60, 20, 10, 10), noise=0.5)
+    told = fitted(Prior, case, max_steps=1, guard=False).report()
+    assert told["steps"] == 1
+    assert told["deviation"] > 1e-3
+    assert told["warning"].startswith("after 1 steps a class is still 0.")
+    done = fitted(Prior, case, guard=False).report()
+    assert done["deviation"] < 1e-5
+    assert "warning" not in done
+    assert fitted(Prior, case, mode="once", guard=False).report()["deviation"] is None
+
+
+def test_it_answers_nothing_before_it_has_learned() -> None:
+    with pytest.raises(UsageError, match="cannot apply 'prior' to 120 images: it learned from no"):
+        Prior().apply(*cases.given(0))

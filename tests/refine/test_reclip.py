@@ -122,7 +122,7 @@ def test_more_steps_give_other_scores() -> None:
 @pytest.mark.parametrize(
     ("spec", "seen"),
     [
-        ("k=0", "k is 0. It must be 1 or more."),
+        ("k=0", "k is 0. It must be from 1 to 1000."),
         ("alpha=1", "alpha is 1.0. It must be 0 or more, below 1."),
         ("steps=0", "steps is 0. It must be 1 or more."),
         ("tolerance=1", "tolerance is 1.0. It must be 0 or more, below 1."),
@@ -161,3 +161,21 @@ def test_real_vectors(shared: Path, name: str, visual: float, propagation: float
         found = fitted((few, texts, State(W=W, S=plainly)), branch=branch)
         expected = plain.reclip(few.X, W, plainly, scale=texts.scale, branch=branch)
         np.testing.assert_allclose(found / 100, expected / 100, atol=1e-5)
+
+
+def test_long_lists_are_cut_to_250_directions() -> None:
+    W = unit(np.random.default_rng(0).standard_normal((501, 300)))
+    for K, wanted in ((500, 299), (501, 249)):
+        found = directions(W[:K])
+        assert found is not None
+        assert found.shape == (300, wanted)
+
+
+def test_texts_that_differ_by_rounding_add_no_direction() -> None:
+    W = make()[2].W
+    near = unit(W[:1] + 1e-7 * np.random.default_rng(0).standard_normal((1, 16)))
+    apart = unit(W[:1] + 1e-3 * np.random.default_rng(0).standard_normal((1, 16)))
+    for more, wanted in ((near, 3), (apart, 4)):
+        found = directions(np.vstack([W, more]))
+        assert found is not None
+        assert found.shape == (16, wanted)

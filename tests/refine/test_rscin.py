@@ -85,7 +85,7 @@ def test_a_class_that_cannot_be_stays_so() -> None:
     S[:, 1] = -np.inf
     found = scores(Rscin, (batch, texts, replace(state, S=S)))
     assert not np.isnan(found).any()
-    assert (found[:, 1] < -1e20).all()
+    assert np.isneginf(found[:, 1]).all()
 
 
 def test_it_steps_back_where_classes_are_small() -> None:
@@ -137,3 +137,21 @@ def test_real_vectors(shared: Path, name: str) -> None:
     found = scores(Rscin, few, guard=False)
     expected = plain.rscin(few[0].X, few[2].S, (1, 8, 9))
     np.testing.assert_allclose(found / 100, expected / 100, atol=1e-5)
+
+
+def test_opposite_images_count_nothing() -> None:
+    P = smoothing(np.array([[1], [0]]), np.array([[-0.5], [-0.5]]), (2,)).toarray()
+    np.testing.assert_array_equal(P, np.eye(2))
+
+
+@pytest.mark.parametrize(("n", "small"), [(8, True), (10, False)])
+def test_classes_must_be_as_large_as_the_largest_neighbourhood(n: int, small: bool) -> None:
+    reason = fitted(Rscin, cases.given(3, counts=(n,) * 6, noise=0.05, bias=0.05)).reason_
+    assert ("fewer than 9 each" in (reason or "")) == small
+
+
+def test_a_number_alone_and_digits_that_are_none() -> None:
+    assert Rscin(k=8).params == Rscin(k="8").params
+    assert Rscin(k=8).params.sizes == (8,)
+    with pytest.raises(RecipeError, match="k is '²'"):
+        create("rscin[k=²]", "refine")

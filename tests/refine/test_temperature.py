@@ -275,3 +275,14 @@ def test_real_vectors(shared: Path, name: str) -> None:
     agreement = plain.agreement(few, own.vectors, own.class_index, weight, half, 19)
     assert member.agreement_ == pytest.approx(agreement)
     assert member.temperature_ == pytest.approx(plain.temperature(S[::25], agreement), rel=1e-4)
+
+
+def test_it_says_that_nothing_changed() -> None:
+    batch, texts, state = make(0)
+    told = fitted(batch, texts, state, min_images=100).report()
+    assert told["stepped_back"]
+    assert told["reason"] == "30 images are fewer than 100"
+    softened = fitted(batch, texts, replace(state, S=100 * np.asarray(state.S))).report()
+    assert softened["temperature"] > 1
+    assert not softened["stepped_back"]
+    assert softened["reason"] is None

@@ -113,7 +113,7 @@ def test_a_class_without_mass_keeps_its_prototype() -> None:
     ("spec", "seen"),
     [
         ("top=0", "top is 0. It must be 1 or more."),
-        ("neighbours=0", "neighbours is 0. It must be 1 or more."),
+        ("neighbours=0", "neighbours is 0. It must be from 1 to 1000."),
         ("temperature=0", "temperature is 0.0. It must be above 0."),
         ("text_weight=-1", "text_weight is -1.0. It must be 0 or more."),
         ("rounds=-1", "rounds is -1. It must be 0 or more."),
@@ -149,3 +149,20 @@ def test_real_vectors(shared: Path, name: str, posterior: float, column: float) 
     found = fitted((few, texts, State(S=plainly)), rounds=3)
     expected = plain.transclip(few.X, plainly, rounds=3)
     np.testing.assert_allclose(found / 100, expected / 100, atol=1e-5)
+
+
+def test_which_prototypes_move() -> None:
+    """Not those of hardly any mass, nor those whose images have no direction."""
+    X = np.array([[1.0, 0], [0, 1], [0, 0]])
+    z = np.array([[1.0, 1e-35, 0], [1, 0, 0], [0, 0, 1]])
+    mu = unit(np.array([[1.0, 2], [3, -1], [-1, 1]]))
+    moved, v = transclip._moved(X, z, mu, (X**2).sum(axis=0))
+    np.testing.assert_allclose(moved, [unit(np.ones(2)), mu[1], mu[2]])
+    # The images of the first lie as far from its prototype; that without a direction is 0.
+    own = (X[:2] - moved[0]) ** 2
+    np.testing.assert_allclose(v, (own.sum(axis=0) + mu[2] ** 2) / 3)
+
+
+def test_more_neighbours_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(RecipeError, match="neighbours is 1001"):
+        TransClip(neighbours=1001)

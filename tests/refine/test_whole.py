@@ -17,7 +17,9 @@ from byname.refine.whole import WholeBatch, adjacency
 from byname.stage import Batch, ClassTexts, State, create
 from byname.taxonomy import Taxonomy
 
-MEMBERS = ["reclip", "transclip", "zlap"]
+FULL = ["reclip", "transclip", "zlap"]  # that take every name to be there
+MEMBERS = [*FULL, "anchor", "reclip[branch=propagation]"]
+FORMS = ["", "guard=false"]
 Given = tuple[Batch, ClassTexts, State]
 
 
@@ -37,6 +39,13 @@ def make(
 def images(given: Given, X: Any) -> Given:
     _, texts, state = given
     return Batch(X), texts, State(W=state.W, S=texts.scale * X @ state.W.T)
+
+
+def also(spec: str, more: str) -> str:
+    """The member with one more parameter."""
+    if not more:
+        return spec
+    return f"{spec[:-1]},{more}]" if spec.endswith("]") else f"{spec}[{more}]"
 
 
 def run(spec: str, given: Given) -> tuple[Any, Any]:
@@ -72,26 +81,26 @@ def test_fewer_images_than_neighbours_and_seeds(name: str, N: int) -> None:
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.parametrize("spec", ["{}", "{}[guard=false]"])
-def test_duplicate_images_get_the_same_answer(name: str, spec: str) -> None:
+@pytest.mark.parametrize("more", FORMS)
+def test_duplicate_images_get_the_same_answer(name: str, more: str) -> None:
     given = make()
     doubled = images(given, np.repeat(given[0].X, 2, axis=0))
-    found, _ = run(spec.format(name), doubled)
+    found, _ = run(also(name, more), doubled)
     np.testing.assert_array_equal(found[::2].argmax(axis=1), found[1::2].argmax(axis=1))
-    run(spec.format(name), images(given, np.repeat(given[0].X[:1], 30, axis=0)))
+    run(also(name, more), images(given, np.repeat(given[0].X[:1], 30, axis=0)))
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.parametrize("spec", ["{}", "{}[guard=false]"])
-def test_zero_vectors(name: str, spec: str) -> None:
+@pytest.mark.parametrize("more", FORMS)
+def test_zero_vectors(name: str, more: str) -> None:
     given = make()
     X = given[0].X.copy()
     X[::7] = 0
-    found, _ = run(spec.format(name), images(given, X))
+    found, _ = run(also(name, more), images(given, X))
     others = np.arange(60) % 7 > 0
-    clean, _ = run(spec.format(name), images(given, X[others]))
+    clean, _ = run(also(name, more), images(given, X[others]))
     assert (found[others].argmax(1) == clean.argmax(1)).mean() > 0.9
-    run(spec.format(name), images(given, np.zeros_like(X)))
+    run(also(name, more), images(given, np.zeros_like(X)))
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -105,7 +114,7 @@ def test_nan_is_refused_by_its_row(name: str, wrong: float, N: int) -> None:
         create(name, "refine").fit(Batch(X), texts, state)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", [*FULL, "anchor"])
 def test_a_graph_in_pieces(name: str) -> None:
     """Blobs at right angles, which share no neighbour, are each answered as their own."""
     rng = np.random.default_rng(0)
@@ -117,18 +126,18 @@ def test_a_graph_in_pieces(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.parametrize("spec", ["{}", "{}[guard=false]"])
-def test_a_class_never_predicted(name: str, spec: str) -> None:
+@pytest.mark.parametrize("more", FORMS)
+def test_a_class_never_predicted(name: str, more: str) -> None:
     batch, texts, state = make()
     W = state.W.copy()
     W[3] = -batch.X.mean(axis=0) / np.linalg.norm(batch.X.mean(axis=0))
     S = 20 * batch.X @ W.T
     assert 3 not in S.argmax(axis=1)
     changed = batch, ClassTexts(W, texts.class_index, texts.taxonomy), State(W=W, S=S)
-    run(spec.format(name), changed)
+    run(also(name, more), changed)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", FULL)
 def test_a_list_of_names_that_are_not_there(name: str) -> None:
     batch, _, state = make(K=4)
     other = unit(np.random.default_rng(1).standard_normal((40, 16)))
@@ -154,7 +163,7 @@ def test_no_image_and_other_images(name: str) -> None:
     assert member.fit(batch, texts, state).apply(*none).shape == (0, 4)
     with pytest.raises(UsageError, match="it learned from others"):
         member.apply(Batch(batch.X[:9]), texts, State(S=state.S[:9]))
-    with pytest.raises(UsageError, match="it learned from others"):
+    with pytest.raises(UsageError, match=r"it learned from none. Fit it first\."):
         create(name, "refine").apply(batch, texts, state)
 
 
@@ -166,8 +175,74 @@ def test_too_few_images_for_the_classes(name: str, least: int) -> None:
     assert not run(name, make(N=least))[1]["stepped_back"]
 
 
+@pytest.mark.parametrize("name", [*MEMBERS, "rscin"])
+def test_as_many_other_images_are_refused(name: str) -> None:
+    batch, texts, state = make()
+    member = create(name, "refine").fit(batch, texts, state)
+    found = member.apply(batch, texts, state)
+    np.testing.assert_array_equal(member.apply(Batch(batch.X.copy()), texts, state), found)
+    with pytest.raises(UsageError, match="to 60 images: it learned from others"):
+        member.apply(Batch(batch.X[::-1]), texts, state)
+    with pytest.raises(UsageError, match="it learned from none"):
+        create(name, "refine").apply(batch, texts, state)
+
+
+OUT = [*MEMBERS, "transclip[seeds=column]", "reclip[branch=average]", "auto", "regen"]
+OWN = ["clusters", "dpa", "fusion", "label_vectors", "nola", "prior", "rscin"]
+
+
+@pytest.mark.parametrize("name", OUT)
+@pytest.mark.parametrize("more", FORMS)
+def test_a_class_that_is_ruled_out_takes_no_part(name: str, more: str) -> None:
+    batch, texts, state = make(N=120, K=5, far=0.6)
+    S, left = state.S.copy(), np.array([0, 1, 3, 4])
+    S[:, 2] = -np.inf
+    case = batch, texts, State(W=state.W, S=S)
+    found = create(also(name, more), "refine").fit(*case).apply(*case)
+    assert np.isneginf(found[:, 2]).all()
+    fewer = ClassTexts(
+        texts.vectors[left], np.arange(4), Taxonomy.from_names(list("abde")), scale=20
+    )
+    alone = batch, fewer, State(W=state.W[left], S=S[:, left])
+    expected = create(also(name, more), "refine").fit(*alone).apply(*alone)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(found[:, left], expected)
+
+
+@pytest.mark.parametrize("name", [*OWN, "zlap[mode=inductive]"])
+@pytest.mark.parametrize("more", FORMS)
+def test_a_class_that_is_ruled_out_is_nobodys_answer(name: str, more: str) -> None:
+    batch, texts, state = make(N=120, K=5)
+    S = state.S.copy()
+    S[:, 2] = -np.inf
+    case = batch, texts, State(W=state.W, S=S)
+    found = create(also(name, more), "refine").fit(*case).apply(*case)
+    np.testing.assert_array_equal(np.isneginf(found), np.isneginf(S))
+    assert not np.isnan(found).any()
+
+
+@pytest.mark.parametrize("name", [*OUT, "zlap[mode=inductive]", *OWN])
+@pytest.mark.parametrize("more", FORMS)
+def test_a_class_that_some_images_cannot_have(name: str, more: str) -> None:
+    batch, texts, state = make(N=120)
+    S = state.S.copy()
+    own = np.flatnonzero(S.argmax(axis=1) == 1)[:5]
+    S[own, 1] = -np.inf
+    S[7] = -np.inf  # none at all
+    case = batch, texts, State(W=state.W, S=S)
+    member = create(also(name, more), "refine").fit(*case)
+    # These three do not believe what they find of this.
+    back = more == "" and name in ("clusters", "prior", "reclip[branch=propagation]")
+    assert member.report()["stepped_back"] == back
+    found = member.apply(*case)
+    np.testing.assert_array_equal(np.isneginf(found), np.isneginf(S))
+    assert not np.isnan(found).any()
+
+
 class Spoiler(WholeBatch):
     """Answers by lot, to see that it is noticed."""
+
+    name = "spoiler"
 
     class params:  # noqa: N801
         guard, present = True, 0.5
@@ -196,7 +271,7 @@ def test_adjacency_is_the_graph_and_its_mirror_image(seed: int, k: int) -> None:
     np.testing.assert_allclose(adjacency(near, k, itself=True).toarray(), less + less.T, atol=1e-7)
 
 
-@pytest.mark.parametrize("spec", [*MEMBERS, "zlap[mode=inductive]"])
+@pytest.mark.parametrize("spec", [*FULL, "zlap[mode=inductive]"])
 def test_uneven_shares_are_told(spec: str) -> None:
     """One class in five has nearly all images; the even ones of the same make are no reason."""
     uneven = np.repeat(np.arange(5), [200, 8, 8, 8, 8])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from byname.errors import RecipeError
+from byname.errors import RecipeError, UsageError
 from byname.ops import log_softmax, unit
 from byname.pipeline import Pipeline
 from byname.recipes import get_recipe
@@ -22,6 +22,8 @@ from byname.stage import Batch, State, create
 from byname.taskfile import Task
 from tests.reference import zlap as plain
 from tests.refine.test_whole import make
+
+ALPHA = "It must be above 0, below 1; 0 with mode inductive or sparse alone."
 
 
 def fitted(given: Any, **params: Any) -> Any:
@@ -33,9 +35,9 @@ def fitted(given: Any, **params: Any) -> Any:
     st.integers(0, 9999),
     st.integers(1, 8),
     st.sampled_from([1.0, 3.0, 5.0]),
-    st.sampled_from([0.0, 0.3, 0.99]),
+    st.sampled_from([0.01, 0.3, 0.99]),
     st.booleans(),
-    st.integers(1, 50),
+    st.integers(2, 50),  # after one step nothing has spread
 )
 def test_loops_agree(
     seed: int, k: int, gamma: float, alpha: float, itself: bool, steps: int
@@ -126,9 +128,11 @@ def test_twins_among_the_class_vectors_share() -> None:
 @pytest.mark.parametrize(
     ("spec", "seen"),
     [
-        ("k=0", "k is 0. It must be 1 or more."),
+        ("k=0", "k is 0. It must be from 1 to 1000."),
         ("gamma=0", "gamma is 0.0. It must be above 0, at most 100."),
-        ("alpha=1", "alpha is 1.0. It must be 0 or more, below 1."),
+        ("alpha=1", f"alpha is 1.0. {ALPHA}"),
+        ("alpha=0", f"alpha is 0.0. {ALPHA}"),
+        ("k=1001", "k is 1001. It must be from 1 to 1000."),
         ("tolerance=1", "tolerance is 1.0. It must be 0 or more, below 1."),
         ("steps=0", "steps is 0. It must be 1 or more."),
         ("present=-1", "present is -1.0. It must be from 0 to 1."),
@@ -140,6 +144,95 @@ def test_wrong_parameters_are_named(spec: str, seen: str) -> None:
     assert str(error.value) == f"cannot use 'zlap': {seen}"
     with pytest.raises(RecipeError, match=r"'inductive'.* or 'sparse'"):
         ZLap(mode="dual")
+
+
+@pytest.mark.parametrize("gamma", [25.0, 60.0])
+def test_tiny_edges_to_the_texts_still_spread(gamma: float) -> None:
+    """Cosines of 0.2 to the power of 25 are below any fixed tolerance."""
+    batch, texts, state = make(2)
+    W = unit(0.2 * state.W + unit(np.random.default_rng(0).standard_normal(16)) * np.sqrt(0.96))
+    X = unit(batch.X - 0.5 * batch.X.mean(axis=0))
+    S = 20 * X @ W.T
+    member = ZLap(gamma=gamma, guard=False, k=3).fit(Batch(X), texts, State(W=W, S=S))
+    expected = plain.zlap(X, W, S, gamma=gamma, k=3)
+    np.testing.assert_allclose(member.scores_ / 20, expected / 20, atol=1e-5)
+    told = member.report()
+    assert not told["stepped_back"]
+    assert told["unreached"] < 30
+    assert np.abs(member.scores_ - log_softmax(S)).max() > 0.1
+
+
+def test_where_no_text_reaches_an_image_it_says_so() -> None:
+    batch, texts, state = make()
+    for params in ({}, {"guard": False}):
+        member = ZLap(steps=1, **params).fit(batch, texts, state)
+        told = member.report()
+        assert told["unreached"] == 60
+        assert told["stepped_back"]
+        assert told["reason"] == "no text reaches any image: too little spreads over the graph"
+        np.testing.assert_array_equal(member.apply(batch, texts, state), state.S)
+    assert ZLap(k=3).fit(batch, texts, state).report()["unreached"] == 0
+
+
+def test_a_tenth_without_a_text_is_a_warning() -> None:
+    """Images behind all texts, with one another for neighbours."""
+    batch, texts, _ = make()
+    W = np.hstack([np.eye(4), np.zeros((4, 12))])
+    for lost, told in ((5, False), (7, True)):
+        X = unit(np.eye(4, 16)[np.arange(60) % 4] + 0.05 * np.abs(batch.X))
+        X[:lost] = 0
+        X[:lost, 15] = -1
+        case = Batch(X), texts, State(W=W, S=20 * X @ W.T)
+        for mode in ("transductive", "inductive"):
+            report = ZLap(mode=mode, k=3).fit(*case).report()  # type: ignore[arg-type]
+            assert report["unreached"] == lost
+            assert not report["stepped_back"]
+            wanted = f"no text reaches {lost} of 60 images, which keep their scores"
+            assert (report.get("warning") == wanted) == told
+
+
+def test_equal_texts_beyond_the_last_neighbour_keep_their_images() -> None:
+    batch, texts, state = make()
+    W = state.W[[0, 1, 2, 3, 0, 0]]
+    six = replace(texts, vectors=W, class_index=np.arange(6))
+    case = batch, six, State(W=W, S=20 * batch.X @ W.T)
+    for params in ({"k": 1}, {"k": 2}, {"k": 1, "mode": "inductive"}):
+        found = ZLap(guard=False, **params).fit(*case).apply(*case)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found[:, 4], found[:, 0], atol=1e-9)
+        np.testing.assert_allclose(found[:, 5], found[:, 0], atol=1e-9)
+        assert found[:, 0].max() > -2
+
+
+def test_the_guard_of_later_images_looks_at_ten_neighbours() -> None:
+    """With k = 1 the nearest alone would agree."""
+    batch, texts, state = make()
+    W = np.random.default_rng(3).standard_normal((4, 16))
+    case = batch, texts, replace(state, W=W)  # S is right, and the texts are not
+    member = ZLap(mode="inductive", k=1).fit(*case)
+    assert "neighbours agree less than before" in (member.reason_ or "")
+    np.testing.assert_array_equal(member.apply(*case), state.S)
+    assert ZLap(mode="inductive", k=1, guard=False).fit(*case).reason_ is None
+    _, told = seen_by_guard(ZLap(mode="inductive", k=1), make())
+    assert told == 10
+
+
+def seen_by_guard(member: Any, case: Any) -> tuple[Any, int]:
+    """How many neighbours of each image the guard is shown."""
+    widths = []
+    before = member._look
+    member._look = lambda index, *more: (widths.append(index.shape[1]), before(index, *more))
+    return member.fit(*case), widths[0]
+
+
+def test_reference_images_of_another_width_are_refused() -> None:
+    batch, texts, state = make()
+    with pytest.raises(UsageError, match="reference vectors are 7 wide, the class vectors 16"):
+        ZLap(mode="inductive").fit(replace(batch, reference=batch.X[:, :7]), texts, state)
+
+
+def test_it_answers_nothing_before_it_has_learned() -> None:
+    with pytest.raises(UsageError, match="cannot apply 'zlap' to 60 images: it learned from none"):
+        ZLap(mode="inductive").apply(*make())
 
 
 @pytest.mark.parametrize(
