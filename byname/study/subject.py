@@ -105,6 +105,8 @@ class Subject:
         if not hasattr(model, "pipeline_"):
             model = copy.copy(model).fit_prepared(given)
         known = [p.text for prompts in model.prompts_.classes.values() for p in prompts]
+        if model._texts.pairs:  # their texts come next
+            known += [text for pair in model.prompts_.pairs for text in pair.texts]
         M = len(model._texts.vectors)
         refs = {ref.key: ref for ref in source.refs} if isinstance(source, Source) else None
         wanted = model.encoder_.info.preprocess
