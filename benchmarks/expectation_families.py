@@ -1,4 +1,4 @@
-"""Five families of made-up tasks, on which the expected accuracy is fitted and tested.
+"""Families of made-up tasks, on which the expected accuracy is fitted and tested.
 
 ``loose`` and ``separated`` are those of ``refine_synthetic``. ``tangled`` is meant to be more like
 the vectors of real encoders: two levels of groups, a within-class spread that lies in few
@@ -23,14 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from refine_synthetic import Case, loose, scenarios, separated
+from refine_synthetic import Case, loose, more_names, scenarios, separated
 
 from byname.ops import unit
 
-__all__ = ["FAMILIES", "draw"]
+__all__ = ["EVERY", "FAMILIES", "draw", "hard"]
 
 MOST = 2500  # images a task
 OTHER = ("Zipf", "half", "three", "long list", "fifth")
@@ -151,6 +152,52 @@ def digits(seed: int) -> Case:
     return *_as_seen(rng, X, W), y
 
 
+def fine(seed: int) -> Case:
+    """Many classes in few groups, few images each; texts tell the group, and little of the class."""
+    rng = np.random.default_rng(110_000 + seed)
+    K, D = int(rng.choice([30, 60, 100, 150, 250])), int(rng.choice([128, 384, 512]))
+    spectrum = _spread(rng, D)
+
+    def noise(*shape: int) -> NDArray[np.float64]:
+        return rng.standard_normal((*shape, D)) * spectrum
+
+    group = rng.integers(0, int(rng.integers(3, max(4, K // 5))), K)
+    coarse, own = rng.uniform(0.5, 2) * noise(K)[group], noise(K)
+    size = rng.lognormal(np.log(rng.uniform(4, 20)), rng.choice([0.0, 0.4, 0.8]), K)
+    y = np.repeat(np.arange(K), np.maximum(2, size * min(1, MOST / size.sum())).astype(int))
+    scatter = rng.uniform(0.5, 1.6) * rng.lognormal(0, 0.3, K)
+    shared = rng.standard_normal((len(y), 5)) @ noise(5) * rng.uniform(0.1, 0.8)
+    X = coarse[y] + own[y] + shared + scatter[y, None] * noise(len(y))
+    told = rng.uniform(0.05, 0.9) * rng.lognormal(0, 0.5, (K, 1))
+    W = rng.uniform(0.3, 1) * coarse + told * own + rng.uniform(0.4, 1.2) * noise(K)
+    W = W + rng.uniform(0, 0.5, (K, 1)) * noise(4)[rng.integers(0, 4, K)]
+    return *_as_seen(rng, X, W), y
+
+
+def blurred(seed: int) -> Case:
+    """Images differ most in what has nothing to do with their classes; texts hit on it by chance."""
+    rng = np.random.default_rng(130_000 + seed)
+    K, D = int(rng.choice([5, 12, 30, 60, 120])), int(rng.choice([64, 256, 512]))
+    spectrum = _spread(rng, D)
+
+    def noise(*shape: int) -> NDArray[np.float64]:
+        return rng.standard_normal((*shape, D)) * spectrum
+
+    group = rng.integers(0, max(2, K // 5), K)
+    centre = rng.uniform(0.2, 1) * noise(K)[group] + noise(K)
+    y = _sizes(rng, K)
+    scenes, place = noise(int(rng.integers(4, 40))), rng.uniform(0.5, 2.5)
+    which = rng.integers(0, len(scenes), len(y))
+    leaning = rng.random(len(y)) < rng.uniform(0, 0.7)  # a class prefers a scene
+    which[leaning] = (y % len(scenes))[leaning]
+    X = centre[y] + place * scenes[which] + rng.uniform(0.5, 1.5) * noise(len(y))
+    X += rng.standard_normal((len(y), 6)) @ noise(6) * rng.uniform(0, 0.6)
+    wrong = rng.uniform(0.3, 1.5) * rng.lognormal(0, 0.5, (K, 1))
+    W = centre + wrong * noise(K)
+    W = W + rng.uniform(0, 0.8) * rng.standard_normal((K, len(scenes))) @ scenes / 2
+    return *_as_seen(rng, X, W), y
+
+
 FAMILIES: dict[str, Callable[[int], Case]] = {
     "loose": loose,
     "separated": separated,
@@ -158,6 +205,55 @@ FAMILIES: dict[str, Callable[[int], Case]] = {
     "heavy": heavy,
     "digits": digits,
 }
+EVERY = {**FAMILIES, "fine": fine, "blurred": blurred}
+
+
+def _spoilt(
+    rng: np.random.Generator, X: NDArray[np.float32], W: NDArray[np.float32], y: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Texts mixed with what is not of their class until few answers are right."""
+    kind, aim, K = rng.integers(0, 3), rng.uniform(0.02, 0.3), len(W)
+    mean = W.mean(axis=0)
+    own = W - mean
+    if kind == 0:
+        other = own[rng.permutation(K)]
+    elif kind == 1:
+        other = rng.standard_normal(W.shape) * W.std(axis=0)
+    else:
+        other = X[rng.integers(0, len(X), (K, 2))].mean(axis=1) - X.mean(axis=0)
+    other = unit(other) * np.linalg.norm(own, axis=1, keepdims=True)
+    other *= rng.lognormal(0, rng.uniform(0, 0.5), (K, 1))
+    made = W
+    for share in np.linspace(0, 0.95, 20):
+        made = unit(mean + (1 - share) * own + share * other).astype(np.float32)
+        if ((X @ made.T).argmax(axis=1) == y).mean() <= aim:
+            break
+    return made
+
+
+def hard(family: str, seed: int) -> tuple[str, Case, float]:
+    """One hard task of a family, as ``draw`` gives them; its scenario is "hard"."""
+    rng = np.random.default_rng(654_321 + seed)
+    X, W, y = EVERY[family](500 + seed)
+    before = _calibrated(rng, X, W, y)
+    if rng.random() < 0.75:
+        W = _spoilt(rng, X, W, y)
+    if rng.random() < 0.6:
+        order = rng.permutation(len(y))
+        y_drawn, each = y[order], int(rng.integers(3, 11))
+        place = np.zeros(len(y), np.intp)
+        for k in range(len(W)):
+            own = np.flatnonzero(y_drawn == k)
+            place[own] = np.arange(len(own))
+        keep = np.sort(order[place < each])
+        X, y = X[keep], y[keep]
+    keep = np.sort(rng.permutation(len(y))[:MOST])
+    X, y = X[keep], y[keep]
+    if rng.random() < 0.3:
+        extra = more_names(W, int(rng.uniform(0.3, 3) * len(W)), rng, alike=True)
+        W = np.concatenate([W, extra]).astype(np.float32)
+    scale = before if rng.random() < 0.5 else _calibrated(rng, X, W, y)
+    return "hard", (X, W, y), scale * float(np.exp(rng.uniform(np.log(0.3), np.log(3))))
 
 
 def _scale(X: NDArray[np.float32], W: NDArray[np.float32], confidence: float) -> float:
@@ -172,13 +268,20 @@ def _scale(X: NDArray[np.float32], W: NDArray[np.float32], confidence: float) ->
     return float(np.sqrt(low * high))
 
 
+def _calibrated(
+    rng: np.random.Generator, X: NDArray[np.float32], W: NDArray[np.float32], y: NDArray[np.intp]
+) -> float:
+    """Logit scale at which confidence is about right."""
+    right = float(((X @ W.T).argmax(axis=1) == y).mean())
+    confidence = np.clip(right + 0.08 * rng.standard_normal(), 0.5 / len(W) + 0.05, 0.995)
+    return _scale(X, W, float(confidence))
+
+
 def draw(family: str, seed: int) -> tuple[str, Case, float]:
     """One task, its scenario and its logit scale; all drawn from the seed."""
     rng = np.random.default_rng(123_456 + seed)
-    X, W, y = FAMILIES[family](seed)
-    right = float(((X @ W.T).argmax(axis=1) == y).mean())
-    confidence = np.clip(right + 0.08 * rng.standard_normal(), 0.5 / len(W) + 0.05, 0.995)
-    scale = _scale(X, W, float(confidence))
+    X, W, y = EVERY[family](seed)
+    scale = _calibrated(rng, X, W, y)
     scenario = "as is" if rng.random() < 0.5 else str(rng.choice(OTHER))
     if len(y) > MOST:
         keep = np.sort(rng.permutation(len(y))[:MOST])
@@ -192,18 +295,17 @@ def draw(family: str, seed: int) -> tuple[str, Case, float]:
 def main() -> None:
     """What the tasks are like, beside which real ones may be held."""
     print("family     seed  scenario      K     N  top-1  worst 3  two images  best text  scale")
-    for family in FAMILIES:
-        for seed in range(8):
-            scenario, (X, W, y), scale = draw(family, seed)
-            S = X @ W.T
-            right = S.argmax(axis=1) == y
-            each = np.sort([right[y == k].mean() for k in np.unique(y)])
-            pair = float((X.mean(axis=0) ** 2).sum())
-            print(
-                f"{family:10s} {seed:4d}  {scenario:10s} {len(W):4d} {len(y):5d}  "
-                f"{right.mean():.3f}  {each[:3].mean():7.3f}  {pair:10.2f}"
-                f"  {S.max(axis=1).mean():9.2f}  {scale:5.0f}"
-            )
+    for family, seed, kind in product(EVERY, range(8), (draw, hard)):
+        scenario, (X, W, y), scale = kind(family, seed)
+        S = X @ W.T
+        right = S.argmax(axis=1) == y
+        each = np.sort([right[y == k].mean() for k in np.unique(y)])
+        pair = float((X.mean(axis=0) ** 2).sum())
+        print(
+            f"{family:10s} {seed:4d}  {scenario:10s} {len(W):4d} {len(y):5d}  "
+            f"{right.mean():.3f}  {each[:3].mean():7.3f}  {pair:10.2f}"
+            f"  {S.max(axis=1).mean():9.2f}  {scale:5.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pyarrow as pa
 from byname import ops
 from byname.embeddings import Embeddings
 from byname.pipeline import Pipeline, batch_rows
+from byname.progress import tell
 from byname.rows import SCHEMA
 from byname.stage import Answer, Batch
 from byname.taxonomy import Taxonomy
@@ -66,6 +67,8 @@ def _scored(
         return
     start = 0
     for rows in batch_rows(batch, block):
+        if len(batch) > block:
+            tell("images answered", start, len(batch))
         if len(rows):
             yield keys[start : start + len(rows)], rows, pipeline.scores(rows)
         start += len(rows)

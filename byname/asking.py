@@ -185,12 +185,8 @@ def ask(member: QueryMember, taxonomy: Taxonomy, given: Given, how: Asking) -> s
     while todo := [q for q in unanswered(member, taxonomy, given) if q.id not in tried]:
         tried.update(query.id for query in todo)
         have = given.counts
-        try:
-            with query_progress(how.quiet) as progress:
-                found = llm.ask(todo, problem=member.problem, progress=progress, have=have)
-        except KeyboardInterrupt:
-            say("stopped; what was answered is kept, and the same command goes on from there")
-            raise
+        with query_progress(how.quiet) as progress:
+            found = llm.ask(todo, problem=member.problem, progress=progress, have=have)
         given.add(found.replies)
         cached += found.cached
         missing += found.missing

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.errors import UsageError
+from byname.progress import tell
 
 __all__ = [
     "Interval",
@@ -106,7 +107,10 @@ def draw_values(
         )
     whole = {name: float(metric(np.ones((n, 1)))[0]) for name, metric in metrics.items()}
     parts: dict[str, list[Floats]] = {name: [] for name in metrics}
+    done = 0
     for weights in resamples(n, draws, seed):
+        tell("draws for the intervals", done, draws)
+        done += weights.shape[1]
         sums: dict[int, Floats] = {}
         for name, metric in metrics.items():
             if isinstance(metric, SumMetric):
@@ -116,6 +120,7 @@ def draw_values(
                 parts[name].append(metric.finish(sums[key]))
             else:
                 parts[name].append(metric(weights))
+    tell("draws for the intervals", done, done)
     none = np.empty(0)
     return {name: (whole[name], np.concatenate([none, *parts[name]])) for name in metrics}
 

@@ -33,6 +33,7 @@ from byname.inputs import (
 )
 from byname.ops import softmax, to_numpy
 from byname.pipeline import Pipeline, check_level
+from byname.progress import tell
 from byname.promptchoice import Prompts, chosen_prompts, is_member
 from byname.promptset import PromptSet
 from byname.recipes import Recipe, get_recipe
@@ -197,6 +198,7 @@ class Classifier(Estimator):
             self.extras_.open(self._means())
             return self
         check_arguments(self.get_params())
+        tell("read the classes")
         self.taxonomy_: Taxonomy = read_taxonomy(self.classes, lineage=self.lineage)
         answered = self.taxonomy_ if self.level is None else self.taxonomy_.cut(self.level)[0]
         self.recipe_: Recipe = get_recipe(
@@ -210,6 +212,7 @@ class Classifier(Estimator):
         check_level(self.recipe_.create("decide"), self.level)
         self.prompts_: PromptSet = self._make_prompts()
         if not hasattr(self, "encoder_"):
+            tell("load the encoder")
             self.encoder_ = self._load_encoder(self.precision)
             names = [node.name for node in self.taxonomy_.classes]
             self.encoder_, self.verdict_ = settled(self.encoder_, images, names)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -240,11 +242,12 @@ def sort_(
     images: Annotated[Path | None, typer.Option(help="Folder of the photos, if it moved.")] = None,
     how: Annotated[str, typer.Option(help="link, hardlink or copy.")] = "link",
     by: Annotated[str, typer.Option(help="Name the folders by label or by id.")] = "label",
+    quiet: Quiet = False,
 ) -> None:
     """Link or copy the photos into a folder per class."""
     from byname import commands
 
-    commands.sort(rows, into, images, how, by)
+    commands.sort(rows, into, images, how, by, quiet)
 
 
 @taxonomy_app.command("check")
@@ -283,27 +286,63 @@ def _columns(text: str | None) -> tuple[str, ...] | None:
     return tuple(c.strip() for c in text.split(",") if c.strip()) if text else None
 
 
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
+INTERRUPTED = 128 + signal.SIGINT
+PATIENCE = 2.0  # seconds; some send two signals at once, and mean one
+_signals: list[tuple[int, float]] = []
+
+
+def _stop(number: int, _: object) -> None:
+    """End by an exception, so that what is open is closed; whom that takes too long asks again."""
+    now = time.monotonic()
+    if not _signals:
+        _signals.append((number, now))
+        raise KeyboardInterrupt
+    if now - _signals[0][1] > PATIENCE:
+        _end_at_once(128 + number)
+
+
+def _end_at_once(code: int) -> None:
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h")  # a bar hides the cursor
+    os.write(2, b"ended at once\n")
+    os._exit(code)
+
+
+def _listen() -> None:
+    """Ctrl-C and SIGTERM, unless the caller has had them ignored, as nohup and "&" do."""
+    _signals.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
 
 
 def main() -> None:
-    """Entry point: an error of the user's is one line and exit code 2, never a traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    """Entry point: an error of the user's is one line and exit code 2, never a traceback.
+
+    Ctrl-C and SIGTERM are one line that says how to go on, and 130 or 143.
+    """
+    _listen()
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # so newer versions of typer say it
+            code = _stopped()
     except (KeyboardInterrupt, typer.Abort):
-        from byname.console import say
-
-        say("stopped; finished images are kept: the same command goes on where this one ended")
-        code = 130
+        code = _stopped()
     except BrokenPipeError:
         # The reader of our output has gone: not an error, and nobody is left to tell.
         sys.stderr.close()
         code = 1
     except Exception as error:  # noqa: BLE001 - _report raises again what is not the user's
-        code = _report(error)
+        # A library may have made an error of its own of the interrupt.
+        code = _stopped() if _signals else _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stopped() -> int:
+    from byname.console import farewell, say
+
+    say(farewell(["byname", *sys.argv[1:]]))
+    return 128 + _signals[0][0] if _signals else INTERRUPTED
 
 
 def _report(error: Exception) -> int:

@@ -29,11 +29,12 @@ Output = Annotated[
     typer.Option("-o", "--output", help="The names, as .csv, .txt or .json, for --classes."),
 ]
 Assignments = Annotated[
-    Path | None, typer.Option(help="CSV with file_name and class_id of each image.")
+    Path | None, typer.Option(help="CSV with file_name, class_id, label and error of each image.")
 ]
 Number = Annotated[
     int | None, typer.Option("-k", "--clusters", help="Clusters; else estimated.", min=1)
 ]
+Low = Annotated[int | None, typer.Option(help="Least number to estimate; 2.", min=2)]
 High = Annotated[
     int | None, typer.Option(help="Largest number to estimate; 500 at most by default.", min=2)
 ]
@@ -51,7 +52,7 @@ def discover(
     output: Output = None,
     assignments: Assignments = None,
     clusters: Number = None,
-    low: Annotated[int, typer.Option(help="Least number to estimate.", min=2)] = 2,
+    low: Low = None,
     high: High = None,
     merge: Merge = None,
     rounds: Annotated[int, typer.Option(help="Rounds of votes.", min=1)] = 3,

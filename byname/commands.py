@@ -15,7 +15,16 @@ import pyarrow.compute as pc
 
 from byname.cache import PAID, cache_dir, cache_entries, clear_cache
 from byname.classifier import Classifier
-from byname.console import Counter, collect_warnings, console, progress_bar, say, text_progress
+from byname.console import (
+    Counter,
+    collect_warnings,
+    console,
+    keep,
+    progress_bar,
+    say,
+    text_progress,
+    working,
+)
 from byname.console import table as print_table
 from byname.doctor import examine
 from byname.embeddings import Embeddings
@@ -73,9 +82,11 @@ def classify(
         ready = time.perf_counter()
         if not quiet:
             _announce(source, model)
-        with progress_bar(counter, len(source) * model.extras_.passes, quiet) as advance:
+        passes, kept = model.extras_.passes, bool(options["cache"])
+        with progress_bar(counter, len(source) * passes, quiet, kept) as advance:
             model.progress = advance
             given = model.gather(source)
+        with working(quiet):
             table = model.fit_prepared(given).table(given, k)
         say_notes(model, quiet)
         counts = _counts(table, counter)
@@ -215,7 +226,7 @@ def embed(
         model, verdict = settled(model, source)
         if verdict is not None and verdict.kept and not quiet:
             say(f"note: {verdict.in_words()}")
-        with progress_bar(counter, len(source), quiet) as advance:
+        with progress_bar(counter, len(source), quiet, cache) as advance:
             found = as_embeddings(
                 source, model, batch_size=batch_size, cache=cache, progress=advance
             )
@@ -343,18 +354,23 @@ def doctor(as_json: bool, *, network: bool) -> None:
     print_table("", ("what", "found"), rows)
 
 
-def sort(rows: Path, into: Path, images: Path | None, how: str, by: str) -> None:
+def sort(
+    rows: Path, into: Path, images: Path | None, how: str, by: str, quiet: bool = False
+) -> None:
     """``byname sort``."""
     for value, allowed in ((how, ("link", "hardlink", "copy")), (by, ("label", "id"))):
         if value not in allowed:
             raise UsageError("sort", f"'{value}' is not one of {', '.join(allowed)}")
-    counts = sort_photos(rows, into, images=images, how=how, by=by)  # type: ignore[arg-type]
+    keep("the photos placed so far stay")
+    with working(quiet):
+        counts = sort_photos(rows, into, images=images, how=how, by=by)  # type: ignore[arg-type]
     print(", ".join(f"{n} {name}" for name, n in counts.items()) or "nothing to sort")
 
 
 def taxonomy_check(classes: str, lineage: tuple[str, ...] | None) -> None:
     """``byname taxonomy check``: errors are raised, warnings are printed."""
-    taxonomy = read_taxonomy(classes, lineage=lineage)
+    with working(quiet=False):
+        taxonomy = read_taxonomy(classes, lineage=lineage)
     for text in taxonomy.warnings:
         print(f"warning: {text}")
     print(f"{len(taxonomy)} classes, height {int(taxonomy.heights[0])}: usable")
@@ -362,7 +378,8 @@ def taxonomy_check(classes: str, lineage: tuple[str, ...] | None) -> None:
 
 def taxonomy_stats(classes: str, lineage: tuple[str, ...] | None, as_json: bool) -> None:
     """``byname taxonomy stats``."""
-    found = stats_of(read_taxonomy(classes, lineage=lineage))
+    with working(quiet=False):
+        found = stats_of(read_taxonomy(classes, lineage=lineage))
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -373,6 +390,7 @@ def taxonomy_stats(classes: str, lineage: tuple[str, ...] | None, as_json: bool)
 def taxonomy_convert(classes: str, lineage: tuple[str, ...] | None, output: Path) -> None:
     """``byname taxonomy convert``."""
     check_output(output, suffixes=(".csv", ".tsv", ".json", ".nwk", ".txt"))
-    taxonomy = read_taxonomy(classes, lineage=lineage)
-    write_taxonomy(taxonomy, output)
+    with working(quiet=False):
+        taxonomy = read_taxonomy(classes, lineage=lineage)
+        write_taxonomy(taxonomy, output)
     console.print(f"{len(taxonomy)} classes -> {output}", markup=False)

@@ -7,7 +7,8 @@ import io
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from byname import metrics
 from byname.classifier import Classifier
 from byname.commands import with_extras
-from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
+from byname.console import Counter, collect_warnings, progress_bar, say, steps, text_progress
 from byname.console import table as print_table
 from byname.embeddings import Embeddings
 from byname.encoders import load_encoder
@@ -26,6 +27,7 @@ from byname.gathered import Gathered, parse_with
 from byname.images.sources import Source
 from byname.inputs import as_embeddings, open_images
 from byname.labels import folder_labels, match_labels, read_labels
+from byname.progress import bars_are_welcome
 from byname.provenance import versions
 from byname.rows import check_output, write_record
 from byname.scoring import Table, baseline_of, check_baseline, check_metrics
@@ -66,8 +68,7 @@ def run(
     contenders, names = parse_recipes(recipes), check_metrics(metric_names)
     check_baseline(scoring["baseline"], contenders)
 
-    progress = (lambda recipe: None) if quiet else (lambda recipe: say(f"recipe {recipe}"))
-    shared, level = {"progress": progress, **scoring}, options["level"]
+    shared, level = dict(scoring), options["level"]
     with collect_warnings() as warned:
         if task is not None:
             held = with_second(Task.load(task, taxonomy=taxonomy), options)
@@ -77,7 +78,8 @@ def run(
                 "left_out": {},
                 "classes": len(held.taxonomy if level is None else held.taxonomy.cut(level)[0]),
             }
-            table = evaluate(held, contenders, names, level=level, **shared)
+            with _recipes(len(contenders), quiet) as progress:
+                table = evaluate(held, contenders, names, level=level, progress=progress, **shared)
         else:
             assert images is not None
             assert labels is not None
@@ -195,7 +197,25 @@ def _images(
     }
     if made["extra"]:
         about["extra"] = made["extra"].record()
-    return evaluate_images(kept, matched.labels, models, names, **shared), about
+    with _recipes(len(models), quiet) as progress:
+        table = evaluate_images(kept, matched.labels, models, names, progress=progress, **shared)
+    return table, about
+
+
+@contextmanager
+def _recipes(number: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A bar over the recipes; where no bar can be seen, a line for each."""
+    begun = 0
+    with steps(quiet) as advance:
+
+        def progress(recipe: str) -> None:
+            nonlocal begun
+            if not quiet and not bars_are_welcome():
+                say(f"recipe {recipe}")
+            advance(f"recipe {recipe}", begun, number)
+            begun += 1
+
+        yield progress
 
 
 def _gather(
@@ -207,7 +227,8 @@ def _gather(
     """The images, read once for all recipes, with what any of these looks at."""
     usable = [model for model in models.values() if isinstance(model, Classifier)]
     passes = usable[0].extras_.passes if usable else 1
-    with progress_bar(Counter(), len(source) * passes, quiet) as advance:
+    kept = bool(options["cache"])
+    with progress_bar(Counter(), len(source) * passes, quiet, kept) as advance:
         how = {"batch_size": options["batch_size"], "cache": options["cache"]}
         if not usable:
             found = as_embeddings(source, options["encoder"], progress=advance, **how)

@@ -9,7 +9,7 @@ from typing import Any
 
 from byname.classifier import Classifier
 from byname.commands import say_notes, with_extras
-from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
+from byname.console import Counter, collect_warnings, progress_bar, say, text_progress, working
 from byname.console import table as print_table
 from byname.errors import OutputError, UsageError
 from byname.explain import Explanation, Side, explain_images
@@ -46,7 +46,8 @@ def run_explain(
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
         model.extras_.match(source)
-        with progress_bar(Counter(), len(source) * model.extras_.passes, quiet) as advance:
+        passes, kept = model.extras_.passes, bool(options["cache"])
+        with progress_bar(Counter(), len(source) * passes, quiet, kept) as advance:
             model.progress = advance
             given = model.gather(source)
         say_notes(model, quiet)
@@ -54,7 +55,8 @@ def run_explain(
             say(f"warning: '{name}' is left out: {why}")
         if not len(given.embeddings):
             raise UsageError("explain", "no image could be read", "Check the warnings above.")
-        found = explain_images(model, given, against=against, top=top)
+        with working(quiet):
+            found = explain_images(model, given, against=against, top=top)
     if output is not None:
         _write(found, output)
         say(f"{len(found)} images -> {output}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byname.console import collect_warnings, say, table
+from byname.console import collect_warnings, say, table, working
 from byname.demo import write_demo
 from byname.encoders import load_encoder
 from byname.encoders.export import (
@@ -57,9 +57,10 @@ def run(
         images = _real_images(source, model.info.preprocess)
         if not quiet:
             say(f"exporting {model.info.id}; a large model takes minutes")
-        exported = export_encoder(
-            model, folder, images=images, opset=opset, overwrite=overwrite, force=force
-        )
+        with working(quiet):
+            exported = export_encoder(
+                model, folder, images=images, opset=opset, overwrite=overwrite, force=force
+            )
     _show(exported, model.info.licence, model.info.source)
 
 

@@ -16,6 +16,7 @@ from byname.console import (
     query_progress,
     say,
     text_progress,
+    working,
 )
 from byname.errors import UsageError
 from byname.images.sources import Source
@@ -59,13 +60,10 @@ def run_repair(
             progress=lambda done, total: None,
         )
         refine = options["refine"]
-        try:
+        with working(quiet):
             found = gta(
                 model.prompts_, X, vectors, ask, model.recipe_, refine=refine, settings=chosen
             )
-        except KeyboardInterrupt:
-            say("stopped; what was answered is kept, and the same command goes on from there")
-            raise
     _tell(found, quiet)
     say(f"{llm.model}: {llm.calls} call{'s' * (llm.calls != 1)}")
     with writing(output) as temporary:
@@ -85,7 +83,7 @@ def _vectors(
             say(f"warning: {text}")
     with text_progress(quiet) as advance_texts:
         model.prepare(advance_texts, images=source)
-    with progress_bar(counter, len(source), quiet) as advance:
+    with progress_bar(counter, len(source), quiet, bool(options["cache"])) as advance:
         model.progress = advance
         given = model.gather(source)
     for name, why in given.embeddings.errors.items():

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from byname.classifier import Classifier
 from byname.commands import say_notes, with_extras
 from byname.commands_evaluate import with_second
-from byname.console import Counter, collect_warnings, progress_bar, say, steps, text_progress
+from byname.console import (
+    Counter,
+    collect_warnings,
+    progress_bar,
+    say,
+    steps,
+    text_progress,
+    working,
+)
 from byname.errors import UsageError
 from byname.files import atomic_path
 from byname.images.sources import Source
@@ -73,7 +81,8 @@ def run_diagnose(
     html = output is not None and output.suffix.lower() == ".html"
     with collect_warnings() as told:
         if task is not None:
-            subject, known, record = _of_task(task, taxonomy, with_labels, options)
+            with working(quiet):
+                subject, known, record = _of_task(task, taxonomy, with_labels, options)
         else:
             subject, known, record = _of_images(str(images), labels, image_column, quiet, options)
         with steps(quiet) as advance:
@@ -163,7 +172,8 @@ def _of_images(
     keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
     written = None if labels is None else labels_of(labels, keys, model.taxonomy_)
     model.extras_.match(source)
-    with progress_bar(counter, len(source) * model.extras_.passes, quiet) as advance:
+    passes, kept = model.extras_.passes, bool(options["cache"])
+    with progress_bar(counter, len(source) * passes, quiet, kept) as advance:
         model.progress = advance
         given = model.gather(source)
     say_notes(model, quiet)
@@ -173,7 +183,8 @@ def _of_images(
         say(f"warning: {left} could not be read: left out")
     words = [images] + (["--image-column", image_column] if image_column else [])
     command = _command(words, options)
-    subject = Subject.of_classifier(model, given, command=command, source=source)
+    with working(quiet):
+        subject = Subject.of_classifier(model, given, command=command, source=source)
     known = None
     if written is not None:
         matched = written.of(keys, subject.keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import time
 import warnings
@@ -11,16 +13,10 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from byname.bars import Display, Row
+from byname.progress import listening
 from byname.runs.shard import Progress as ProgressCallback
 
 __all__ = [
@@ -28,12 +24,16 @@ __all__ = [
     "collect_warnings",
     "console",
     "errors",
+    "farewell",
+    "keep",
+    "plain",
     "progress_bar",
     "query_progress",
     "say",
     "steps",
     "table",
     "text_progress",
+    "working",
 ]
 
 # A pipe has no width of its own: rows are then printed whole, for grep and cut.
@@ -74,44 +74,6 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-class Counter:
-    """How many images were encoded, and the time that all images took."""
-
-    def __init__(self) -> None:
-        self.encoded = 0
-        self.seconds = 0.0
-
-
-@contextmanager
-def progress_bar(counter: Counter, total: int, quiet: bool) -> Iterator[ProgressCallback]:
-    """A bar with count, rate and remaining time on standard error, if that is a terminal."""
-    start = time.perf_counter()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=quiet or not errors.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("images", total=total, rate="")
-
-        def advance(done: int, encoded: bool) -> None:
-            counter.encoded += done if encoded else 0
-            seconds = time.perf_counter() - start
-            rate = f"{counter.encoded / seconds:.1f}/s" if counter.encoded else ""
-            bar.update(task, advance=done, rate=rate)
-
-        try:
-            yield advance
-        finally:
-            counter.seconds += time.perf_counter() - start
-
-
 @contextmanager
 def collect_warnings() -> Iterator[list[str]]:
     """Print each warning once, as one line, and keep them for the run's record."""
@@ -129,6 +91,66 @@ def collect_warnings() -> Iterator[list[str]]:
         yield kept
 
 
+class Counter:
+    """How many images were encoded, and the time that all images took."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+        self.seconds = 0.0
+
+
+_display = Display(errors, say)
+_kept: list[str] = []
+
+
+def keep(text: str | None) -> None:
+    """Note what stays although the run is stopped; None for nothing any more."""
+    _kept[:] = [] if text is None else [*(t for t in _kept if t != text), text]
+
+
+def farewell(command: Sequence[str]) -> str:
+    """One line for a run that was stopped: what is kept, and how to go on.
+
+    Examples
+    --------
+    >>> farewell(["byname", "classify", "my photos"])
+    "stopped before the end, nothing is half-written; start again: byname classify 'my photos'"
+    """
+    # a password in an address is not for a log
+    again = re.sub(r"//[^/@\s]*@", "//...@", shlex.join(command))
+    if _kept:
+        return f"stopped; {' and '.join(_kept)}; go on: {again}"
+    return f"stopped before the end, nothing is half-written; start again: {again}"
+
+
+@contextmanager
+def progress_bar(
+    counter: Counter, total: int, quiet: bool, cache: bool = True
+) -> Iterator[ProgressCallback]:
+    """A bar for images: count, rate of those that are encoded, and remaining time.
+
+    Without ``cache`` the vectors are kept only until all are there.
+    """
+    start = time.perf_counter()
+    row = Row("images", total)
+    with _listened(row, quiet) as draw:
+
+        def advance(done: int, encoded: bool) -> None:
+            if encoded:
+                counter.encoded += done
+            if done and encoded:
+                keep("finished images are kept")
+            row.add(done, encoded)
+            draw()
+
+        try:
+            yield advance
+        finally:
+            counter.seconds += time.perf_counter() - start
+        if not cache:
+            keep(None)
+
+
 @contextmanager
 def text_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar for texts; it appears with the first block, so that a warm cache shows none."""
@@ -138,45 +160,82 @@ def text_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def query_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar for queries to an LLM."""
+    """A bar for queries to an LLM; it appears at once, for the first answer may take long."""
+    keep("what was answered is kept")
     with _counted("queries", quiet) as advance:
         yield advance
 
 
 @contextmanager
 def _counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=quiet or not errors.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    row = Row(what)
+    with _listened(row, quiet) as draw:
+
+        def advance(done: int, total: int) -> None:
+            row.update(done, total)
+            draw()
+
+        yield advance
 
 
 @contextmanager
 def steps(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for work in several steps: called with the step, and how many of how many are done."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=quiet or not errors.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None, visible=False)
+    """A bar for work in several steps: called with the step, and how many of how many are done.
+
+    Below it stands what the step itself tells.
+    """
+    row = Row("")
+    with _listened(row, quiet) as draw:
 
         def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=plain(what), completed=done, total=total, visible=True)
+            row.what = plain(what)
+            row.update(done, total)
+            draw()
 
         yield advance
+
+
+@contextmanager
+def working(quiet: bool) -> Iterator[None]:
+    """A bar for whatever the work inside the block tells (:mod:`byname.progress`)."""
+    with _listener(quiet):
+        yield
+
+
+@contextmanager
+def _listened(row: Row, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a row, and below it what is told meanwhile."""
+    if quiet:
+        with _listener(quiet):
+            yield lambda: None
+        return
+    with _display.open(row) as draw, _listener(quiet):
+        yield draw
+
+
+@contextmanager
+def _listener(quiet: bool) -> Iterator[None]:
+    if quiet:
+        with listening(lambda what, done, total: None, bars=False):
+            yield
+        return
+    row = Row("")
+    whole, since = "", 0.0  # the last work told without a total, which goes on when its parts are done
+    with _display.open(row) as draw:
+
+        def heard(what: str, done: int, total: int | None) -> None:
+            nonlocal whole, since
+            what = plain(what)
+            if what != row.what or done < row.done:
+                row.turn(what)
+            row.update(done, total)
+            if total is None or not what:
+                whole, since = what, row.began
+            elif done >= total:
+                row.turn(whole)
+                row.began, row.shown = since, True
+            row.shown = row.shown and bool(row.what)
+            draw()
+
+        with listening(heard, bars=_display.draws):
+            yield

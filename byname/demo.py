@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from byname.classifier import Classifier
-from byname.console import collect_warnings, say, table
+from byname.console import Counter, collect_warnings, progress_bar, say, table
 from byname.errors import EncoderUnavailableError, OutputError
 
 __all__ = ["CLASSES", "PHOTOS", "run_demo", "write_demo"]
@@ -94,7 +94,9 @@ def run_demo(recipe: str = "ensemble", keep: Path | None = None) -> int:
         model = Classifier(
             folder / "classes.csv", encoder="mini", recipe=recipe, lineage=("group", "name")
         )
-        rows = model.classify(folder / "photos")
+        with progress_bar(Counter(), len(PHOTOS), quiet=False) as advance:
+            model.progress = advance
+            rows = model.classify(folder / "photos")
         group = {
             leaf.name: model.taxonomy_.ancestors(leaf.id)[0] for leaf in model.taxonomy_.classes
         }

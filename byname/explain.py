@@ -20,6 +20,7 @@ from byname import ops
 from byname.classifier import Classifier
 from byname.errors import UsageError
 from byname.pipeline import Pipeline
+from byname.progress import counted
 from byname.stage import Batch, ClassTexts
 
 __all__ = ["Explanation", "Part", "Side", "explain", "explain_images"]
@@ -124,7 +125,8 @@ def explain(
     answer, taxonomy = pipeline.decide(S, batch=batch)
     table, details = _Table(pipeline, texts, sentences, top), pipeline.details(batch, S)
     X, found, label = ops.to_numpy(batch.X), [], names or [str(i) for i in range(len(batch))]
-    for i, best in enumerate(np.argsort(-S, axis=1, kind="stable")[:, :3].tolist()):
+    order = np.argsort(-S, axis=1, kind="stable")[:, :3].tolist()
+    for i, best in enumerate(counted("images explained", order)):
         node = taxonomy.nodes[answer.node[i, 0]]
         first = _place(texts, node.id, best[0])
         behind = next((k for k in best if k != first), None)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.errors import UsageError
 
-__all__ = ["Clusters", "kmeans", "silhouette", "tiles"]
+__all__ = ["Clusters", "content_key", "kmeans", "silhouette", "tiles"]
 
 Array = Any
 _TILE = 4_000_000  # distances at a time
@@ -136,14 +136,28 @@ def tiles(N: int, k: int) -> Any:
     return ops.blocks(N, max(1, _TILE // max(k, 1)))
 
 
-def _canonical(X: Array) -> NDArray[np.intp]:
-    """An order of the rows that follows from what they hold; equal rows may change places."""
-    direction = np.random.default_rng(0).standard_normal(int(X.shape[1]))
+def content_key(X: Array, seed: int = 0) -> NDArray[np.float64]:
+    """A number (N,) for each row that follows from what it holds: along a seeded direction.
+
+    To sort rows by, so that their own order makes no difference.
+
+    Examples
+    --------
+    >>> key = content_key(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    >>> bool(key[0] == key[2] != key[1])
+    True
+    """
+    direction = np.random.default_rng(seed).standard_normal(int(X.shape[1]))
     key = np.zeros(len(X))
     for part in ops.blocks(len(X), 4096):
         # Summed row by row: a product of matrices could round a row by its place.
         key[part] = (ops.to_numpy(X[part]).astype(np.float64) * direction).sum(axis=1)
-    return np.argsort(key, kind="stable")
+    return key
+
+
+def _canonical(X: Array) -> NDArray[np.intp]:
+    """An order of the rows that follows from what they hold; equal rows may change places."""
+    return np.argsort(content_key(X), kind="stable")
 
 
 def _first(X: Array, order: NDArray[np.intp], k: int, rng: np.random.Generator) -> Array:

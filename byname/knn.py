@@ -17,12 +17,14 @@ from scipy import sparse
 
 from byname import ops
 from byname.errors import UsageError
+from byname.progress import counted, tell
 
 __all__ = ["EXACT", "agreement", "graph", "nearest"]
 
 Array = Any
 Engine = Literal["auto", "exact", "faiss"]
 EXACT = 200_000
+TILES = "nearest neighbours, blocks"
 ROWS, COLUMNS = 2048, 8192
 FIRST = 512  # columns that the first k neighbours are chosen from
 
@@ -143,8 +145,11 @@ def _among(X: Array, k: int) -> tuple[Any, Any]:
     """Nearest other rows of X. Each row meets the tiles in ascending order of the others."""
     size = max(ROWS, k + 1)
     index, cosine = _nothing(X, k)
+    done, n = 0, -(-len(X) // size)
     for rows in ops.blocks(len(X), size):
         for start in range(rows.start, len(X), size):
+            tell(TILES, done, n * (n + 1) // 2)
+            done += 1
             columns = slice(start, min(start + size, len(X)))
             S = ops.matmul_t(X[rows], X[columns])
             if start == rows.start:
@@ -153,13 +158,15 @@ def _among(X: Array, k: int) -> tuple[Any, Any]:
             else:
                 _take(S.T, index[columns], cosine[columns], rows.start)
             _take(S, index[rows], cosine[rows], start)
+    tell(TILES, done, done)
     return index, cosine.astype(np.float32, copy=False)
 
 
 def _beside(X: Array, Y: Array, k: int) -> tuple[Any, Any]:
     """Rows of Y that are nearest to each row of X."""
     index, cosine = _nothing(X, k)
-    for rows in ops.blocks(len(X), ROWS):
+    parts = -(-len(X) // ROWS)
+    for rows in counted(TILES, ops.blocks(len(X), ROWS), parts):
         for columns in ops.blocks(len(Y), max(COLUMNS, k)):
             S = ops.matmul_t(X[rows], Y[columns])
             _take(S, index[rows], cosine[rows], columns.start)

@@ -13,6 +13,7 @@ import numpy as np
 
 from byname import ops
 from byname.errors import EmbeddingsError, PromptError, UsageError
+from byname.progress import tell
 from byname.stage import Answer, Array, Batch, ClassTexts, Member, State
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Pipeline:
             member.check_needs(batch, texts, frozenset() if now else _BATCH)
         _check_finite(batch)
         self._texts = texts
+        tell(f"weigh the texts: {self.weigh.name}")
         self.weigh.fit(batch, texts, State())
         self.weight_ = getattr(self.weigh, "weight_", None)
         self.W_ = self.weigh.apply(batch, texts, State(weight=self.weight_))
@@ -109,6 +111,7 @@ class Pipeline:
             if i:
                 state = replace(state, S=self._apply(after[i - 1], batch, state))
             if member.inductive:
+                tell(f"learn from the images: {member.name}")
                 member.fit(batch, texts, state)
         for member in self.members:
             if member.inductive:  # the others have not looked yet
@@ -151,6 +154,8 @@ class Pipeline:
         S: Any = None
         start = 0
         for rows in batch_rows(batch, block) if streamed else ():
+            if len(batch) > block:  # a caller that gives small parts counts them itself
+                tell("images scored", start, len(batch))
             state = self._state()
             for member in streamed:
                 state = replace(state, S=self._apply(member, rows, state))
@@ -160,6 +165,7 @@ class Pipeline:
             S[start : start + len(rows)] = part
             start += len(rows)
         for member in stages[len(streamed) :]:
+            tell(f"{member.stage}: {member.name}")
             S = self._apply(member, batch, self._state(S))
         return S
 
@@ -207,6 +213,7 @@ class Pipeline:
         anew = self._learns_anew if level is not None else not decider.inductive
         if anew and _learns(decider):
             # What it learned was about the classes and not these groups, or about other images.
+            tell(f"decide: {decider.name}")
             decider = copy.copy(decider).fit(batch, texts, state)
         return decider.apply(batch, texts, state), texts.taxonomy
 

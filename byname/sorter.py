@@ -18,6 +18,7 @@ from byname.errors import OutputError, SourceError, UsageError
 from byname.files import atomic_path, parse_json, write_text
 from byname.images.find import Finder
 from byname.images.refs import ImageRef, unicode_name
+from byname.progress import counted
 from byname.rows import read_rows
 
 __all__ = ["sort_photos"]
@@ -76,7 +77,7 @@ def sort_photos(
     counts = Counter(unreadable=len(best) - len(targets))
     placements = _Placements(into)
     try:
-        for target, key in targets.items():
+        for target, key in counted("photos placed", targets.items(), len(targets)):
             if (ref := find(key)) is None:
                 counts["missing"] += 1
             elif os.path.lexists(into / (place := placements.place(ref, target))):

@@ -23,6 +23,7 @@ from byname.encoders.layouts import is_complete
 from byname.encoders.onnx import OnnxEncoder
 from byname.encoders.tokens import TextTokenizer
 from byname.errors import BynameError, EncoderError, OutputError, UsageError, some
+from byname.progress import tell
 
 __all__ = ["Exported", "check_encoder", "check_opset", "check_target", "export_encoder"]
 
@@ -129,8 +130,10 @@ def _fill(
     asked: str,
 ) -> Exported:
     """Write everything, open it as a user would, compare, and report."""
+    tell("write the graphs")
     exporters = _write(encoder, folder, opset, asked)
     exported = OnnxEncoder(folder)
+    tell("compare with torch")
     parity = compare(encoder, exported, images)
     if not parity.passed and not force:
         raise _different(parity, asked)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from byname.encoders.layouts import is_complete
 from byname.errors import EncoderUnavailableError
+from byname.progress import bars_are_welcome, tell
 
 __all__ = ["cached_file", "cached_folder", "fetch", "fetch_file", "names_repository", "offline"]
 
@@ -89,6 +90,26 @@ def offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+@contextmanager
+def _bars() -> Iterator[None]:
+    """The hub draws its bars where ours would be; none where ours are not wanted either."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    tell("")
+    off = not bars_are_welcome() and not are_progress_bars_disabled()
+    if off:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if off:
+            enable_progress_bars()
+
+
 def cached_folder(repo: str, kind: str = "onnx") -> Path | None:
     """Folder of a repository that was fetched before; None if it is not here, or only in part."""
     import huggingface_hub
@@ -152,7 +173,8 @@ def fetch(repo: str, asked: str, kind: str = "onnx") -> Path:
         patterns = list(what.patterns)
         if what.weights:
             patterns += _first_here(what.weights, [f.rfilename for f in listed.siblings or []])
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
+        with _bars():
+            return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
     except Exception as error:  # noqa: BLE001 - network, HTTP and hub errors share no base class
         raise _unavailable(f"fetch encoder '{asked}' ({repo})", error, do) from None
 
@@ -192,7 +214,8 @@ def fetch_file(
         listed = huggingface_hub.HfApi().model_info(repo, timeout=TIMEOUT_S)
         here = [f.rfilename for f in listed.siblings or []]
         name = _first_here([(name,) for name in names], here)[0]
-        return Path(huggingface_hub.hf_hub_download(repo, name))
+        with _bars():
+            return Path(huggingface_hub.hf_hub_download(repo, name))
     except Exception as error:  # noqa: BLE001 - network, HTTP and hub errors share no base class
         raise _unavailable(f"fetch encoder '{asked}' ({repo})", error, do) from None
 

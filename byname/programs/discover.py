@@ -8,9 +8,14 @@ Formula::
     4. each image goes to the nearest of the chosen words; these groups are the clusters of the
        next round; 2 to 4 are done ``rounds`` times
 
+Among assignments with equal sums the one whose words are nearest to the means of their clusters is
+taken, and among words alike with equal votes one by what its vector holds: the order of the
+vocabulary decides nothing.
+
 A cluster stays without a name where there are fewer voted words than clusters, or where the
 assignment would leave it a word for which none of its images voted; its images go to the names of
-the others in step 4. A name without images is dropped. Deterministic; N L D for the votes on L
+the others in step 4. A name without images is dropped. An image whose vector is all zeros is left
+out, since it is as near to every word. Deterministic; N L D for the votes on L
 words, in tiles, and N K D for each step of k-means.
 
 Source: Zhang et al., "Towards Realistic Zero-Shot Classification via Self Structural Semantic
@@ -20,8 +25,9 @@ self-training: their published gains are those of the whole.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,13 +38,22 @@ from scipy.sparse import csgraph
 
 from byname import ops
 from byname.errors import UsageError
-from byname.kmeans import kmeans, silhouette, tiles
+from byname.kmeans import content_key, kmeans, silhouette, tiles
+from byname.programs.shots import check_whole
 from byname.stage import Array
 
-__all__ = ["Discovery", "discover", "estimate_clusters", "nearest_words", "same_words"]
+__all__ = [
+    "Discovery",
+    "check_settings",
+    "discover",
+    "estimate_clusters",
+    "nearest_words",
+    "same_words",
+]
 
 _SAMPLE = 30_000  # images, or half of them, with which the number of clusters is estimated
 _RUNS = 3  # of k-means for each number that is tried
+_TIE = 1e-9  # of a share of votes: decides only where sums of shares are equal
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class Discovery:
     words : array of int, shape (F,)
         Rows of the vocabulary that are the names, most images first.
     member : array of int, shape (N,)
-        Which of these names each image is nearest to.
+        Which of these names each image is nearest to; -1 for an image of zeros.
     clusters : int
         K: the clusters that k-means made.
     unnamed : int
@@ -71,7 +86,7 @@ class Discovery:
     @property
     def sizes(self) -> NDArray[np.intp]:
         """Images of each name (F,)."""
-        return np.bincount(self.member, minlength=len(self.words))
+        return np.bincount(self.member[self.member >= 0], minlength=len(self.words))
 
 
 def discover(
@@ -94,7 +109,7 @@ def discover(
     V : array, shape (L, D)
         Unit vectors of the words, from the encoder of the images.
     k : int, optional
-        Clusters; otherwise estimated by :func:`estimate_clusters` between ``bounds``.
+        Clusters, in place of ``bounds``; otherwise estimated by :func:`estimate_clusters`.
     bounds : (int, int), optional
         2 and the smallest of N / 2, L and 500 by default.
     rounds : int
@@ -105,6 +120,11 @@ def discover(
         Words whose vectors have at least this cosine count as one word, named as the one of them
         with the most votes; 0.95 is a start. By default words are not merged.
     seed : int
+
+    Warns
+    -----
+    UserWarning
+        Of images whose vector is all zeros; their ``member`` is -1.
 
     Raises
     ------
@@ -119,7 +139,16 @@ def discover(
     ([1, 2], [0, 0, 1, 1])
     """
     X, V = _checked(X, V)
-    _check_settings(len(X), k, bounds, rounds, merge)
+    check_settings(k, bounds, rounds, merge, restarts=restarts, seed=seed, images=len(X))
+    used = np.flatnonzero(ops.to_numpy((X != 0).any(axis=1)))
+    if lost := len(X) - len(used):
+        _warn_of_zeros(lost, len(X))
+        every, X = len(X), ops.take_rows(X, used)
+        found = discover(X, V, k, bounds=bounds, rounds=rounds, restarts=restarts,
+                         merge=merge, seed=seed)  # fmt: skip
+        member = np.full(every, -1, np.intp)
+        member[used] = found.member
+        return replace(found, member=member)
     silhouettes: dict[int, float] = {}
     if k is None:
         limits = bounds or (2, max(2, min(len(X) // 2, len(V), 500)))
@@ -155,7 +184,8 @@ def estimate_clusters(
 
     Of the two halves of the range, the one whose end has the larger silhouette is kept, until it
     is one number wide; the answer is the number with the largest silhouette of all that were tried.
-    With more than 30,000 images half of them are looked at, and at least 30,000.
+    With more than 30,000 images half of them are looked at, and at least 30,000; which ones follows
+    from what their vectors hold and not from their order.
 
     Parameters
     ----------
@@ -177,7 +207,8 @@ def estimate_clusters(
     """
     if len(X) > _SAMPLE:
         rows = np.random.default_rng(seed).permutation(len(X))[: max(_SAMPLE, len(X) // 2)]
-        X = ops.take_rows(X, np.sort(rows))
+        order = np.argsort(content_key(X), kind="stable")
+        X = ops.take_rows(X, order[np.sort(rows)])
     tried: dict[int, float] = {}
     made: dict[int, int] = {}  # fewer where images are alike
 
@@ -202,7 +233,7 @@ def same_words(
     """Votes in which words with a cosine of at least ``least`` count as one, and which those are.
 
     Only words with a vote are compared; words count as one also through others between them. The
-    name is that of the word with the most votes, the first on ties.
+    name is that of the word with the most votes, on ties one by what the vectors hold.
 
     Examples
     --------
@@ -220,7 +251,7 @@ def same_words(
     at = (np.concatenate(row), np.concatenate(column))
     edges = sparse.csr_matrix((np.ones(len(at[0]), bool), at), shape=(len(W), len(W)))
     _, group = csgraph.connected_components(edges, directed=False)
-    order = np.lexsort((words, -counts, group))
+    order = np.lexsort((content_key(W), -counts, group))
     best = order[np.searchsorted(group[order], np.arange(group.max() + 1))]
     heads = words[best][group]
     alike: dict[int, list[int]] = {}
@@ -237,7 +268,7 @@ def _voted(
     unnamed: list[int] = []
     chosen = np.zeros(0, np.intp)
     for _ in range(rounds):
-        chosen, without = _named(member, votes)
+        chosen, without = _named(X, V, member, votes)
         unnamed.append(without)
         member = nearest_words(X, V[ops.like(chosen, V)])
     sizes = np.bincount(member, minlength=len(chosen))
@@ -247,14 +278,18 @@ def _voted(
     return chosen[order], place[member], unnamed[0]
 
 
-def _named(member: NDArray[np.intp], votes: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
+def _named(
+    X: Array, V: Array, member: NDArray[np.intp], votes: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], int]:
     """Words chosen, ascending, and how many clusters got none."""
     words, at = np.unique(votes, return_inverse=True)
     clusters, own = np.unique(member, return_inverse=True)
     M = np.zeros((len(clusters), len(words)))
     np.add.at(M, (own, at), 1)
     M /= M.sum(axis=1, keepdims=True)
-    rows, columns = linear_sum_assignment(M, maximize=True)
+    means = ops.to_numpy(ops.segment_mean(X, own, len(clusters))).astype(np.float64)
+    near = means @ ops.to_numpy(V[ops.like(words, V)]).astype(np.float64).T
+    rows, columns = linear_sum_assignment(M + _TIE * near, maximize=True)
     voted = M[rows, columns] > 0
     return np.sort(words[columns[voted]]), int(len(clusters) - voted.sum())
 
@@ -273,16 +308,53 @@ def _checked(X: Array, V: Array) -> tuple[Any, Any]:
     return X, ops.cast(V, X)
 
 
-def _check_settings(
-    N: int, k: int | None, bounds: tuple[int, int] | None, rounds: int, merge: float | None
+def _warn_of_zeros(lost: int, N: int) -> None:
+    if lost == N:
+        seen = "the vectors of all images are zeros"
+        raise UsageError("discover names", seen, "Check the images, or embed them anew.")
+    each = "1 image is" if lost == 1 else f"{lost} images are"
+    warnings.warn(f"{each} left out: a vector of zeros is as near to every word", stacklevel=3)
+
+
+def check_settings(
+    k: int | None,
+    bounds: tuple[int, int] | None,
+    rounds: int,
+    merge: float | None,
+    *,
+    restarts: int = 1,
+    seed: int = 0,
+    images: int | None = None,
 ) -> None:
-    asked = "discover names"
-    if k is not None and not 1 <= k <= N:
-        raise UsageError(asked, f"k is {k}", f"Give 1 to {N}, the number of images.")
-    if bounds is not None and not 2 <= bounds[0] <= bounds[1] <= N:
-        seen = f"the bounds are {bounds[0]} and {bounds[1]}"
-        raise UsageError(asked, seen, f"Give two numbers of clusters, from 2 to {N}.")
-    if rounds < 1:
-        raise UsageError(asked, f"rounds is {rounds}", "Give 1 or more.")
-    if merge is not None and not 0 < merge <= 1:
-        raise UsageError(asked, f"merge is {merge}", "Give a cosine above 0, up to 1.")
+    """Refuse what :func:`discover` would, before any work; ``images`` is their number, if known.
+
+    Raises
+    ------
+    UsageError
+    """
+    asked, most = "discover names", np.inf if images is None else images
+    for name, value, least in (("rounds", rounds, 1), ("restarts", restarts, 1), ("seed", seed, 0)):
+        check_whole(asked, name, value, least)
+    to = "" if images is None else f" to {images}, the number of images"
+    if k is not None and not (_whole(k) and 1 <= k <= most):
+        raise UsageError(asked, f"k is {k!r}", f"Give 1{to or ' or more, a whole number'}.")
+    if bounds is not None:
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+            raise UsageError(
+                asked, f"bounds is {bounds!r}", "Give the least and the largest number."
+            )
+        if not (all(map(_whole, bounds)) and 2 <= bounds[0] <= bounds[1] <= most):
+            seen = f"the bounds are {bounds[0]!r} and {bounds[1]!r}"
+            upto = " on" if images is None else f" to {images}"
+            do = f"Give two numbers of clusters, from 2{upto}, the smaller first."
+            raise UsageError(asked, seen, do)
+        if k is not None:
+            raise UsageError(asked, "both k and bounds are given", "Give one of them.")
+    if merge is not None:
+        number = isinstance(merge, int | float | np.integer | np.floating)
+        if not number or isinstance(merge, bool) or not 0 < merge <= 1:
+            raise UsageError(asked, f"merge is {merge!r}", "Give a cosine above 0, up to 1.")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.errors import UsageError
 from byname.programs.fewshot_search import ALPHAS, BETAS, Asked, SearchResult, search
-from byname.programs.shots import among, askable, folds, places, read_rows, read_support
+from byname.programs.shots import (
+    among,
+    askable,
+    by_content,
+    check_number,
+    check_texts,
+    check_whole,
+    deals,
+    places,
+    read_rows,
+    read_support,
+)
 from byname.score.coder import name_vectors
 from byname.stage import Array, ClassTexts, Support
 
@@ -63,6 +74,7 @@ class FewShot:
     classes_ : array of str, shape (K,)
         Ids, in the order of the columns of :meth:`decision_function`.
     support_ : Support
+        Class by class, in an order that the one given makes no difference to.
 
     Notes
     -----
@@ -129,7 +141,7 @@ class FewShot:
         self._check_settings()
         self.classes_ = np.array(self.texts.taxonomy.class_ids)
         rows, index = read_support(self.texts, support_X, support_class_ids)
-        order = np.argsort(index, kind="stable")
+        order = by_content(index, rows)
         vectors, index = rows[order], index[order]
         self.support_ = Support(vectors, index, "labelled")
         self._starts = np.flatnonzero(np.diff(index, prepend=-1))
@@ -172,10 +184,11 @@ class FewShot:
         """Choose alpha and beta on labelled images, and keep them.
 
         Without ``validation`` the library splits the support: into as many folds as the largest
-        class has images, up to five; each fold is answered from the others, its images of classes
-        with three or more count, and the best setting over all folds is used with the whole
-        support. With fewer than two such classes nothing can be chosen: alpha and beta stay as
-        they are, and the result says so.
+        class has images, up to five, dealt out in three ways that the order of images and classes
+        does not change; each fold is answered from the others, its images of classes with three or
+        more count, and the best setting over all folds is used with the whole support. With
+        fewer than two such classes nothing can be chosen: alpha and beta stay as they are, and the
+        result says so.
 
         Among equals the smallest beta, then the smallest alpha is chosen. Every further round
         searches as many values between half and one and a half times the best so far.
@@ -201,6 +214,7 @@ class FewShot:
             support with the test images: rows whose directions are less than 0.001 apart are one
             image, so that neither other rounding nor another number type hides it.
         """
+        check_whole("search", "seed", seed)
         if validation is None:
             parts, reason = self._dealt_out(test, seed)
         else:
@@ -229,12 +243,13 @@ class FewShot:
         counted, reason = askable(index)
         if reason is not None:
             return [], reason
-        fold, parts = folds(index, seed=seed), []
-        for f in range(int(fold.max()) + 1):
-            held, others = counted & (fold == f), fold != f
-            known = Support(X[others], index[others], "labelled")
-            model = FewShot(self.texts, self.features, minmax=self.minmax).fit(known)
-            parts.append(model._asked(X[held], index[held]))
+        parts = []
+        for fold in deals(index, X, seed):
+            for f in range(int(fold.max()) + 1):
+                held, others = counted & (fold == f), fold != f
+                known = Support(X[others], index[others], "labelled")
+                model = FewShot(self.texts, self.features, minmax=self.minmax).fit(known)
+                parts.append(model._asked(X[held], index[held]))
         return parts, None
 
     def _zero_shot(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -296,12 +311,11 @@ class FewShot:
             )
 
     def _check_settings(self) -> None:
+        check_texts("use FewShot", self.texts)
         if self.features not in ("tip", "coder"):
             raise UsageError("use FewShot", f"features is {self.features!r}", "tip or coder.")
         for name in ("alpha", "beta"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
-                raise UsageError("use FewShot", f"{name} is {value!r}", "Give a number, 0 or more.")
+            check_number("use FewShot", name, getattr(self, name), zero=True)
 
 
 def class_vectors(texts: ClassTexts) -> NDArray[Any]:

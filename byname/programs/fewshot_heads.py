@@ -17,10 +17,10 @@ from byname import ops
 from byname.errors import UsageError
 from byname.estimator import Estimator
 from byname.programs.fewshot import FewShot
-from byname.programs.shots import folds
+from byname.programs.shots import DEALS, check_number, check_texts, check_whole, deals
 from byname.stage import Array, ClassTexts, Support
 
-__all__ = ["FewShotHead", "folds", "gaussian_head", "linear_head"]
+__all__ = ["FewShotHead", "gaussian_head", "linear_head"]
 
 Head = tuple[NDArray[np.float64], NDArray[np.float64]]
 ALPHAS = tuple(np.logspace(-4, 3, 15).tolist())
@@ -116,10 +116,11 @@ class FewShotHead(Estimator):
 
     W_k is the unit mean of the texts as in :class:`FewShot`. ``alpha``, or the weight of the
     penalty in ``linear``, is chosen by cross-validation among the labelled images, stratified, in
-    as many folds as the largest class has images, up to 5; among equals the strength that is
-    nearest to zero-shot. Zero-shot itself is one of the choices. Then the head is learned from all
-    of them. Where fewer than two classes have two images there is nothing to validate on, and
-    ``strength`` must be given.
+    as many folds as the largest class has images, up to 5, dealt out in three ways that the order
+    of images and classes does not change; among equals the strength that is nearest to zero-shot.
+    Zero-shot itself is one of the choices. Then the head is learned from all of them. Where fewer
+    than two classes have two images there is nothing to validate on, and ``strength`` must be
+    given.
 
     Parameters
     ----------
@@ -152,6 +153,7 @@ class FewShotHead(Estimator):
     from 1 to 3e-4.
 
     gaussian: D^3 + n D^2 once a fold. linear: up to 200 times n K min(n, D) a weight and fold.
+    There are up to 15 folds.
 
     Examples
     --------
@@ -249,7 +251,6 @@ class FewShotHead(Estimator):
 
     def _choose(self, X: NDArray[Any], index: NDArray[np.intp]) -> float | None:
         """Strength with the most right answers over the folds; the list goes from zero-shot on."""
-        fold = folds(index, seed=self.seed)
         if (np.bincount(index) > 1).sum() < 2:
             # With one such class, whatever favours it would look best.
             raise UsageError(
@@ -260,17 +261,17 @@ class FewShotHead(Estimator):
         grid = ALPHAS if self.head == "gaussian" else LAMBDAS
         counted = np.bincount(index)[index] > 1  # of others nothing is known in their fold
         text = self._text(X)
-        zero = float((ops.argmax(text) == index)[counted].mean())
+        zero = DEALS * float((ops.argmax(text) == index)[counted].sum())
         right = np.zeros(len(grid))
-        for f in range(int(fold.max()) + 1):
-            held = fold == f
-            right += self._right(X, index, text, held, held & counted, grid)
-        accuracy = right / counted.sum()
-        self.validation_ = {"zero-shot": zero} | {
-            f"{value:g}": float(a) for value, a in zip(grid, accuracy, strict=True)
-        }
-        best = int(np.argmax(accuracy))
-        return None if self.use_texts and accuracy[best] <= zero else grid[best]
+        for fold in deals(index, X, self.seed):
+            for f in range(int(fold.max()) + 1):
+                held = fold == f
+                right += self._right(X, index, text, held, held & counted, grid)
+        names = ["zero-shot", *(f"{value:g}" for value in grid)]
+        shares = np.array([zero, *right]) / (DEALS * counted.sum())
+        self.validation_ = dict(zip(names, shares.tolist(), strict=True))
+        best = int(np.argmax(right))
+        return None if self.use_texts and right[best] <= zero else grid[best]
 
     def _right(
         self, X: Any, index: Any, text: Any, held: Any, asked: Any, grid: Sequence[float]
@@ -295,6 +296,10 @@ class FewShotHead(Estimator):
         if self.head == "linear" and not self.use_texts:
             seen = "use_texts=False is for the Gaussian head"
             raise UsageError("use FewShotHead", seen, "A linear head starts at the texts.")
-        value = self.strength
-        if value is not None and not 0 < value < np.inf:
-            raise UsageError("use FewShotHead", f"strength is {value}", "Give a number above 0.")
+        check_texts("use FewShotHead", self.texts)
+        check_whole("use FewShotHead", "seed", self.seed)
+        if not isinstance(self.use_texts, bool | np.bool_):
+            seen = f"use_texts is {self.use_texts!r}"
+            raise UsageError("use FewShotHead", seen, "Give true or false.")
+        if self.strength is not None:
+            check_number("use FewShotHead", "strength", self.strength)

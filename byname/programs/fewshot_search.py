@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from byname.errors import UsageError
 from byname.programs.alpha_sweep import right_by_alpha
+from byname.programs.shots import check_whole
 
 __all__ = ["ALPHAS", "BETAS", "Asked", "SearchResult", "search"]
 
@@ -52,8 +54,7 @@ def search(
     values between half and one and a half times the best so far.
     """
     grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
-    if rounds < 1:
-        raise UsageError("search", f"rounds is {rounds}", "Use 1 or more.")
+    check_whole("search", "rounds", rounds, 1)
     n = sum(len(part.index) for part in parts)
     best = SearchResult(float(grid_a[0]), float(grid_b[0]), -1.0, 0)
     for _ in range(rounds):
@@ -72,7 +73,11 @@ def search(
 
 
 def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:
-    grid = np.unique(np.asarray(values, np.float64))
+    try:
+        grid = np.unique(np.asarray([1.0 * value for value in values]))
+    except (TypeError, ValueError):
+        grid = np.zeros(0)
     if not len(grid) or not np.isfinite(grid).all() or grid[0] < 0:
-        raise UsageError("search", f"{name} are {list(values)[:5]}", "Give numbers of 0 or more.")
+        seen = f"{name} are {reprlib.repr(values)}"
+        raise UsageError("search", seen, "Give a list of numbers of 0 or more.")
     return grid

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,33 +12,72 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import UsageError
+from byname.kmeans import content_key
 from byname.stage import Array, ClassTexts, Support
 
-__all__ = ["among", "askable", "folds", "places", "read_rows", "read_support"]
+__all__ = [
+    "DEALS",
+    "among",
+    "askable",
+    "by_content",
+    "check_number",
+    "check_texts",
+    "check_whole",
+    "deals",
+    "folds",
+    "places",
+    "read_rows",
+    "read_support",
+]
 
 SHOTS = 3  # images of a class that leave two to learn from
+DEALS = 3  # ways to deal the labelled images out, over which a choice is averaged
 _BLOCK = 256
 _SAME = 1e-3  # of unit rows: float16 copies differ by a third of it, two photos by far more
 
 
-def folds(index: NDArray[np.intp], most: int = 5, seed: int = 0) -> NDArray[np.intp]:
-    """Fold (n,) of each labelled image; all 0 where no class has two images.
-
-    Each class's images are dealt out in turn after a seeded shuffle, so that a class of two images
-    or more is on both sides of every split in which it takes part.
+def by_content(index: NDArray[np.intp], rows: NDArray[Any], seed: int = 0) -> NDArray[np.intp]:
+    """An order (n,) of labelled images, class by class, that their own order does not change.
 
     Examples
     --------
-    >>> folds(np.array([0, 0, 1, 1]), seed=0).reshape(2, 2).sum(axis=1).tolist()
+    >>> by_content(np.array([1, 0]), np.eye(2)).tolist()
+    [1, 0]
+    """
+    return np.lexsort((content_key(rows, seed), index))
+
+
+def folds(
+    index: NDArray[np.intp], rows: NDArray[Any], most: int = 5, seed: int = 0
+) -> NDArray[np.intp]:
+    """Fold (n,) of each labelled image; all 0 where no class has two images.
+
+    Each class's images are dealt out in turn, in their order along a seeded direction: a class of
+    two images or more is on both sides of every split in which it takes part, and neither the order
+    of the images nor that of the classes makes a difference.
+
+    Examples
+    --------
+    >>> folds(np.array([0, 0, 1, 1]), np.eye(4), seed=0).reshape(2, 2).sum(axis=1).tolist()
     [1, 1]
     """
     counts = np.bincount(index)
     F = int(min(most, counts.max(initial=1)))
-    order = np.random.default_rng(seed).permutation(len(index))
-    order = order[np.argsort(index[order], kind="stable")]
+    order = by_content(index, rows, seed)
     place = np.empty(len(index), np.intp)
     place[order] = np.arange(len(index)) - np.searchsorted(index[order], index[order])
     return place % F
+
+
+def deals(index: NDArray[np.intp], rows: NDArray[Any], seed: int = 0) -> list[NDArray[np.intp]]:
+    """Folds of several deals: one alone often decides between settings that are about as good.
+
+    Examples
+    --------
+    >>> len(deals(np.array([0, 0, 1, 1]), np.eye(4)))
+    3
+    """
+    return [folds(index, rows, seed=DEALS * seed + d) for d in range(DEALS)]
 
 
 def askable(index: NDArray[np.intp], least: int = SHOTS) -> tuple[NDArray[np.bool_], str | None]:
@@ -88,17 +128,20 @@ def read_support(
         return read_rows("the support", given.vectors, texts), index
     if ids is None:
         raise UsageError("fit", "no class ids were given", "Give the id of each image's class.")
-    index = places("the support", ids, len(given), texts)
+    rows = read_rows("the support", given, texts)
+    index = places("the support", ids, len(rows), texts)
     if not len(index):
         raise UsageError("fit", "the support has no image", "Give one image or more.")
-    return read_rows("the support", given, texts), index
+    return rows, index
 
 
 def places(what: str, ids: Sequence[str], n: int, texts: ClassTexts) -> NDArray[np.intp]:
     """Class (n,) of each id."""
     known = {node_id: k for k, node_id in enumerate(texts.taxonomy.class_ids)}
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise UsageError(f"use {what}", f"its ids are {ids!r}", "Give a list with one id an image.")
     for node_id in ids:
-        if node_id not in known:
+        if not isinstance(node_id, str) or node_id not in known:
             close = difflib.get_close_matches(str(node_id), known, 1)
             raise UsageError(
                 f"use the class {node_id!r} of {what}",
@@ -114,7 +157,15 @@ def places(what: str, ids: Sequence[str], n: int, texts: ClassTexts) -> NDArray[
 
 def read_rows(what: str, X: Array, texts: ClassTexts) -> NDArray[Any]:
     """Vectors (N, D) of images as NumPy floats, checked against the texts."""
-    X, width = ops.to_numpy(X), texts.vectors.shape[1]
+    width = texts.vectors.shape[1]
+    try:
+        X = ops.to_numpy(X)
+    except ValueError:
+        X = np.array(None)  # rows of several lengths
+    if X.dtype.kind not in "fiub":
+        raise UsageError(
+            f"use {what}", "they are no array of numbers", "Give one row an image, as an array."
+        )
     if X.ndim != 2 or X.shape[1] != width:
         raise UsageError(
             f"use {what}",
@@ -146,3 +197,32 @@ def among(X: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.bool_]:
         nearest = rows[ops.argmax(ops.matmul_t(X[part], rows))]
         found.append(np.linalg.norm(X[part] - nearest, axis=1) < _SAME)
     return np.concatenate(found)
+
+
+def check_texts(asked: str, texts: Any) -> None:
+    """Refuse what are no texts of classes."""
+    if not isinstance(texts, ClassTexts):
+        seen = f"texts is of the type {type(texts).__name__}"
+        raise UsageError(asked, seen, "Give ClassTexts, as Task.texts_for() does.")
+
+
+def check_number(asked: str, name: str, value: Any, *, zero: bool = False) -> None:
+    """Refuse what is no finite number above 0, or from 0 on."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    number = number and not isinstance(value, bool)
+    if number and (0 < value < math.inf or (zero and value == 0)):
+        return
+    do = "Give a number, 0 or more." if zero else "Give a number above 0."
+    raise UsageError(asked, f"{name} is {_shown(value)}", do)
+
+
+def check_whole(asked: str, name: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no whole number from ``least`` on."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        do = f"Give {least} or more, a whole number."
+        raise UsageError(asked, f"{name} is {_shown(value)}", do)
+
+
+def _shown(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)

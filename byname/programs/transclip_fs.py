@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -14,7 +14,16 @@ from byname import ops
 from byname.errors import UsageError
 from byname.estimator import Estimator
 from byname.programs.fewshot import class_vectors
-from byname.programs.shots import askable, folds, read_rows, read_support
+from byname.programs.shots import (
+    askable,
+    by_content,
+    check_number,
+    check_texts,
+    check_whole,
+    folds,
+    read_rows,
+    read_support,
+)
 from byname.refine.guard import NEIGHBOURS, absent, doubt, told
 from byname.refine.transclip import Fixed, TransClipParams, mixture
 from byname.refine.whole import adjacency, neighbours
@@ -54,7 +63,8 @@ class TransClipFewShot(Estimator):
     ``gamma`` is the weight of all labelled images together against that of all others. It is
     chosen by cross-validation among the labelled images: each of up to five folds is answered
     together with the images of U, and its images of classes with three labelled ones or more count;
-    among equals the smallest. With fewer than two such classes it is 0.02.
+    among equals the smallest. The order of images and classes does not change the folds; they are
+    dealt out once, since each answer is a whole run. With fewer than two such classes it is 0.02.
 
     Transductive: answers are for the batch as a whole, and other batches give other answers.
     Assumes what TransCLIP does. Goes back to the text logits, and says so in ``reason_``, with no
@@ -155,7 +165,8 @@ class TransClipFewShot(Estimator):
             rows, index = read_rows("the support", X, self.texts), np.zeros(0, np.intp)
         else:
             rows, index = read_support(self.texts, X, class_ids)
-        self._rows, self._index = rows, index
+        order = by_content(index, rows)  # so that the one given makes no difference
+        self._rows, self._index = rows[order], index[order]
         self.classes_ = np.array(self.texts.taxonomy.class_ids)
         self._remember()
         return self
@@ -222,14 +233,17 @@ class TransClipFewShot(Estimator):
         )
 
     def _check(self) -> None:
+        asked = "use TransClipFewShot"
+        check_texts(asked, self.texts)
         self._params(True)
-        for name, value in [("gamma", self.gamma), *(("gammas", g) for g in self.gammas)]:
-            if value is not None and not 0 < value < np.inf:
-                raise UsageError(
-                    "use TransClipFewShot", f"{name} is {value}", "Give a number above 0."
-                )
+        check_whole(asked, "seed", self.seed)
+        if isinstance(self.gammas, str) or not isinstance(self.gammas, Iterable):
+            raise UsageError(asked, f"gammas is {self.gammas!r}", "Give a list of numbers.")
         if not len(self.gammas):
-            raise UsageError("use TransClipFewShot", "gammas is empty", "Give one or more.")
+            raise UsageError(asked, "gammas is empty", "Give one or more.")
+        given = [] if self.gamma is None else [("gamma", self.gamma)]
+        for name, value in [*given, *(("gammas", g) for g in self.gammas)]:
+            check_number(asked, name, value)
 
     def _too_little(self, text: NDArray[Any], n: int) -> str | None:
         """Why the text logits (n + N, K) should stay as they are, before any work."""
@@ -252,7 +266,7 @@ class TransClipFewShot(Estimator):
         counted, self.unchosen_ = askable(self._index)
         if self.unchosen_ is not None:
             return
-        n, fold = len(self._index), folds(self._index, seed=self.seed)
+        n, fold = len(self._index), folds(self._index, self._rows, seed=self.seed)
         right, grid = np.zeros(len(self.gammas)), sorted(self.gammas)
         for f in range(int(fold.max()) + 1):
             index = scene.index.copy()

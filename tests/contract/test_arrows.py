@@ -13,7 +13,7 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator"},
+    {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator", "progress"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},
@@ -51,7 +51,7 @@ LAYERS: tuple[set[str], ...] = (
         "expectation",
         "adapters",
     },
-    {"rows", "console", "inputs", "answers"}
+    {"rows", "bars", "console", "inputs", "answers"}
     | {"wrapped", "textvectors", "gathered", "extrafiles", "extra"},
     {"classifier", "diagnose", "explain", "programs", "demo"},
     {"study"},
@@ -106,6 +106,7 @@ FOR_STAGES = {
     "sentences",
     "stage",
     "queries",
+    "progress",
 }
 NOT_FOR = {
     "ops": set(LAYER) - {"errors", "ops"},

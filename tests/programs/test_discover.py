@@ -62,7 +62,8 @@ def test_the_names_of_clear_classes_are_found(seed: int) -> None:
 def test_the_assignment_is_the_best_of_all(seed: int, clusters: int, words: int) -> None:
     rng = np.random.default_rng(seed)
     member, votes = rng.integers(0, clusters, 20), rng.integers(0, words, 20)
-    chosen, without = _named(member, votes)
+    X, V = unit(rng.standard_normal((20, 3))), unit(rng.standard_normal((words, 3)))
+    chosen, without = _named(X, V, member, votes)
     groups, voted = np.unique(member), np.unique(votes)
     M = np.array([[(votes[member == c] == v).mean() for v in voted] for c in groups])
     wide = np.hstack([M, np.zeros((len(groups), len(groups)))])  # a column for no word
@@ -86,7 +87,7 @@ def test_rounds_are_what_they_say(seed: int, rounds: int) -> None:
     votes, member = nearest_words(X, V), kmeans(X, 6, restarts=2).member
     chosen = np.zeros(0, np.intp)
     for _ in range(rounds):
-        chosen = _named(member, votes)[0]
+        chosen = _named(X, V, member, votes)[0]
         member = (X @ V[chosen].T).argmax(axis=1)
     assert found.words[found.member].tolist() == chosen[member].tolist()
     assert (np.diff(found.sizes) <= 0).all()
@@ -103,10 +104,32 @@ def test_fewer_voted_words_than_clusters_leave_some_unnamed() -> None:
     assert (same.words.tolist(), same.unnamed) == ([0], 3)
 
 
+def named(member: list[int], votes: list[int]) -> tuple[list[int], int]:
+    """Where no vector says anything."""
+    X, V = np.ones((len(member), 2)), np.ones((9, 2))
+    chosen, without = _named(X, V, np.array(member), np.array(votes))
+    return chosen.tolist(), without
+
+
 def test_no_cluster_gets_a_word_that_none_of_its_images_voted_for() -> None:
-    member, votes = np.array([0, 0, 0, 1, 1]), np.array([7, 7, 5, 7, 7])
-    assert _named(member, votes)[0].tolist() == [5, 7]
-    assert _named(np.array([0, 0, 1, 1]), np.array([7, 7, 7, 7])) == (np.array([7]), 1)
+    assert named([0, 0, 0, 1, 1], [7, 7, 5, 7, 7]) == ([5, 7], 0)
+    assert named([0, 0, 1, 1], [7, 7, 7, 7]) == ([7], 1)
+    chosen, without = named([0, 0, 1, 1, 2, 2], [7, 7, 7, 7, 5, 6])
+    assert (len(chosen), without) == (2, 1), "5 and 6 are both free, and voted for by one cluster"
+    assert 7 in chosen
+
+
+def test_shares_count_and_not_votes() -> None:
+    """A small cluster that is sure of a word gets it from a large one that has another choice."""
+    assert named([0] * 10 + [1] * 2, [1] * 7 + [2] * 3 + [1] * 2) == ([1, 2], 0)
+
+
+def test_equal_sums_go_to_the_words_nearest_to_the_clusters() -> None:
+    X, V = np.array([[1.0, 0.0], [0.8, 0.6]]), np.array([[0.9, -0.4], [0.6, 0.8]])
+    for order in ([0, 1], [1, 0]):
+        votes = np.argsort(order)[np.array([0, 1])]
+        chosen, _ = _named(X, V[order], np.zeros(2, np.intp), votes)
+        assert np.array(order)[chosen].tolist() == [1]
 
 
 def test_synonyms_share_their_votes() -> None:
@@ -175,14 +198,72 @@ def test_the_order_of_images_does_not_matter(seed: int) -> None:
     assert a.words[a.member][order].tolist() == b.words[b.member].tolist()
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 9999), st.booleans())
+def test_the_order_of_the_vocabulary_does_not_matter(seed: int, merged: bool) -> None:
+    """Small clusters and noise: votes are often equal."""
+    X, V, _ = scene(seed, N=24, noise=0.7)
+    rng = np.random.default_rng(seed)
+    if merged:
+        V = np.vstack([V, unit(V + 0.01 * rng.standard_normal(V.shape))])
+    order, merge = rng.permutation(len(V)), 0.95 if merged else None
+    a, b = (discover(X, words, 9, restarts=2, merge=merge) for words in (V, V[order]))
+    assert a.words[a.member].tolist() == order[b.words][b.member].tolist()
+    assert sorted(a.sizes) == sorted(b.sizes)
+    assert a.alike.keys() == {int(order[w]) for w in b.alike}
+
+
+def test_which_part_of_many_images_is_looked_at_follows_from_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from byname.programs import discover as module
+
+    X, _, _ = scene(3, N=200, noise=0.5)
+    monkeypatch.setattr(module, "_SAMPLE", 60)
+    order = np.random.default_rng(0).permutation(200)
+    assert estimate_clusters(X[order], (2, 9)) == estimate_clusters(X, (2, 9))
+    assert estimate_clusters(X, (2, 9), seed=1) != estimate_clusters(X, (2, 9))
+
+
+@pytest.mark.parametrize("peak", [2, 5, 9])
+def test_of_those_tried_the_best_and_then_the_least(
+    peak: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from byname.programs import discover as module
+
+    X, _, _ = scene(0)
+    monkeypatch.setattr(module, "silhouette", lambda X, found: -abs(len(found) - peak))
+    assert estimate_clusters(X, (2, 9))[0] == peak
+    monkeypatch.setattr(module, "silhouette", lambda X, found: 0.5)
+    k, tried = estimate_clusters(X, (2, 9))
+    assert k == 2
+    assert len(tried) > 2
+
+
+def test_images_of_zeros_have_no_name() -> None:
+    X, V, _ = scene(0)
+    expected = discover(X, V, 4)
+    wide = np.insert(X, [0, 7, 80], 0, axis=0)
+    with pytest.warns(UserWarning, match="3 images are left out: a vector of zeros"):
+        found = discover(wide, V, 4)
+    zero = ~wide.any(axis=1)
+    assert zero.sum() == 3
+    assert (found.member[zero] == -1).all()
+    assert found.words.tolist() == expected.words.tolist()
+    assert found.member[~zero].tolist() == expected.member.tolist()
+    assert found.sizes.tolist() == expected.sizes.tolist()
+    with pytest.warns(UserWarning, match="1 image is left out"):
+        assert discover(wide[:5], V, 2).member[0] == -1
+    with pytest.raises(UsageError, match="the vectors of all images are zeros"):
+        discover(np.zeros((3, 16)), V)
+
+
 def test_odd_inputs() -> None:
     X, V, _ = scene(0)
     one = discover(X[:1], V, 1)
     assert (one.words.tolist(), one.member.tolist()) == ([int((V @ X[0]).argmax())], [0])
     same = discover(np.repeat(X[:1], 5, axis=0), V, 3)
     assert (same.clusters, same.member.tolist()) == (1, [0] * 5)
-    zero = discover(np.vstack([X, np.zeros((1, 16))]), V, 4)
-    assert len(zero.member) == 81
     half = discover(X.astype(np.float16), V.astype(np.float16), 4)
     assert sorted(half.words) == [0, 1, 2, 3]
     X = X.copy()
@@ -203,6 +284,22 @@ def test_odd_inputs() -> None:
         ({"rounds": 0}, "rounds is 0. Give 1 or more"),
         ({"merge": 0.0}, "merge is 0.0. Give a cosine above 0, up to 1"),
         ({"merge": 1.1}, "merge is 1.1"),
+        ({"merge": float("nan")}, "merge is nan"),
+        ({"merge": "0.9"}, "merge is '0.9'"),
+        ({"merge": True}, "merge is True"),
+        ({"k": 2.0}, "k is 2.0"),
+        ({"k": "2"}, "k is '2'. Give 1 to 80, the number of images"),
+        ({"k": 2, "bounds": (2, 3)}, "both k and bounds are given"),
+        ({"bounds": 3}, "bounds is 3. Give the least and the largest number"),
+        ({"bounds": (2,)}, r"bounds is \(2,\)"),
+        ({"bounds": (2, None)}, "the bounds are 2 and None"),
+        (
+            {"bounds": (2, 81)},
+            "the bounds are 2 and 81. Give two numbers of clusters, from 2 to 80",
+        ),
+        ({"rounds": "3"}, "rounds is '3'. Give 1 or more, a whole number"),
+        ({"restarts": 0}, "restarts is 0. Give 1 or more"),
+        ({"seed": -1}, "seed is -1. Give 0 or more"),
     ],
 )
 def test_wrong_settings_are_named(options: Any, seen: str) -> None:
@@ -267,7 +364,7 @@ def made(tmp_path: Path) -> tuple[Path, Path]:
     keys = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.png"))
     rng = np.random.default_rng(0)
     E = np.eye(6)
-    lean = np.outer(np.arange(12) % 6 == 0, 0.1 * E[4])  # every second cat is a kitty
+    lean = np.outer(np.arange(12) == 0, 0.1 * E[4])  # the first cat is a kitty
     images = unit(E[np.arange(12) % 3] + lean + 0.01 * rng.standard_normal((12, 6)))
     words = unit(np.stack([E[0], E[1], E[2], E[0] + 0.1 * E[4], E[5]]))
     folder = tmp_path / "encoder"
@@ -318,7 +415,7 @@ def test_the_command_says_what_is_doubtful(run: Run, made: tuple[Path, Path]) ->
     few = run(*command(made), "-k", 6)
     assert few.code == 0
     assert "12 images, 6 clusters (given), 4 names" in few.out + few.err
-    assert "note: 2 clusters have no name of their own" in few.out + few.err
+    assert "note: no name was left for 2 clusters" in few.out + few.err
     coarse = run(*command(made), "--low", 3)
     assert "3, the least that was tried" in coarse.out + coarse.err
     assert "--low" in coarse.out + coarse.err
@@ -329,6 +426,9 @@ def test_the_command_says_what_is_doubtful(run: Run, made: tuple[Path, Path]) ->
     [
         (["-k", 13], "k is 13. Give 1 to 12"),
         (["--low", 5, "--high", 3], "the bounds are 5 and 3"),
+        (["--low", 13], "the bounds are 13 and 13. Give two numbers of clusters, from 2 to 12"),
+        (["-k", 3, "--low", 2], "Give -k, or --low and --high"),
+        (["-k", 3, "--high", 9], "Give -k, or --low and --high"),
         (["--merge", 2], "merge is 2.0"),
         (["-o", "names.parquet"], "its ending is '.parquet'"),
         (["--assignments", "a.json"], "its ending is '.json'"),
@@ -343,6 +443,63 @@ def test_the_command_refuses(
     assert seen in done.err
 
 
+@pytest.mark.parametrize(
+    ("more", "seen"),
+    [
+        (["--merge", 2], "merge is 2.0"),
+        (["--low", 5, "--high", 3], "the bounds are 5 and 3"),
+        (["-k", 3, "--low", 2], "Give -k, or --low and --high"),
+        (["-k", 13], "k is 13. Give 1 to 12"),
+    ],
+)
+def test_settings_are_checked_before_any_work(
+    more: list[object], seen: str, run: Run, made: tuple[Path, Path]
+) -> None:
+    """The encoder, which is not there, is not even asked for."""
+    done = run("discover", made[0], "--vocabulary", "cat,dog", "-e", "precomputed:gone", *more)
+    assert done.code == 2
+    assert seen in done.err
+
+
+def test_images_without_a_name_are_rows_with_an_error(
+    tmp_path: Path, run: Run, made: tuple[Path, Path]
+) -> None:
+    _, folder = made
+    keys = json.loads((folder / "images.json").read_text())
+    vectors = np.load(folder / "images.npy")
+    vectors[4] = 0
+    np.save(folder / "images.npy", np.delete(vectors, 7, axis=0))
+    (folder / "images.json").write_text(json.dumps([*keys[:7], *keys[8:]]))
+    each = tmp_path / "labels.csv"
+    done = run(*command(made), "-k", 3, "--assignments", each)
+    assert done.code == 0, done.err
+    assert "1 image is left out: a vector of zeros" in done.err
+    assert "12 images -> " in done.err
+    rows = list(csv.DictReader(each.open(encoding="utf-8")))
+    assert [r["file_name"] for r in rows] == keys
+    assert [i for i, r in enumerate(rows) if r["error"]] == [4, 7]
+    assert [(r["class_id"] == "", r["label"] == "") for r in rows] == [
+        (i in (4, 7),) * 2 for i in range(12)
+    ]
+    assert rows[4]["error"] == "its vector is all zeros"
+    record = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert record["counts"]["errors"] == 1
+    assert sum(record["discovered"]["sizes"].values()) == 10
+    assert any("1 image is left out" in text for text in record["warnings"])
+
+
+def test_words_that_stand_twice_are_told(run: Run, made: tuple[Path, Path]) -> None:
+    photos, folder = made
+    words = photos.parent / "words.csv"
+    words.write_text("id,name\n" + "".join(f"{i},{w}\n" for i, w in enumerate([*WORDS, "dog"])))
+    done = run("discover", photos, "--vocabulary", words, "-e", f"precomputed:{folder}",
+               "--template", "a {}", "-k", 3)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "some words stand more than once in the vocabulary: 'dog'" in done.err
+    once = run(*command(made), "-k", 3)
+    assert "more than once" not in once.err
+
+
 def test_one_image_is_one_name(run: Run, made: tuple[Path, Path]) -> None:
     photos = made[0]
     for path in sorted(photos.rglob("*.png"))[1:]:
@@ -350,6 +507,8 @@ def test_one_image_is_one_name(run: Run, made: tuple[Path, Path]) -> None:
     done = run(*command(made), "-o", photos / "names.txt")
     assert done.code == 0
     assert (photos / "names.txt").read_text() == "kitty\n"
+    assert "1 image, 1 cluster (given), 1 name\n" in done.out + done.err
+    assert "1 name -> " in done.err
 
 
 def test_names_keep_their_ids_and_aliases() -> None:

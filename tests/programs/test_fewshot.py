@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import UsageError
+from byname.programs import fewshot_search
 from byname.programs.alpha_sweep import right_by_alpha
 from byname.programs.fewshot import FewShot
-from byname.programs.shots import folds
+from byname.programs.fewshot_search import Asked, search
+from byname.programs.shots import deals
 from byname.stage import ClassTexts, Support
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
@@ -283,10 +286,10 @@ def test_the_split_of_the_support_is_that_of_loops(features: Any, minmax: bool) 
     betas, alphas = [0.5, 3.0, 20.0], [0.0, 1.0, 5.0, 50.0]
     model = FewShot(texts, features, minmax=minmax).fit(support, ids)
     kept = model.support_
-    fold = folds(kept.class_index, seed=3)
+    dealt = deals(kept.class_index, np.asarray(kept.vectors), seed=3)
     right = {(b, a): 0 for b in betas for a in alphas}
     asked = 0
-    for f in range(5):
+    for fold, f in itertools.product(dealt, range(5)):
         others = fold != f
         less = FewShot(texts, features, minmax=minmax).fit(
             Support(kept.vectors[others], kept.class_index[others], "labelled")
@@ -298,10 +301,48 @@ def test_the_split_of_the_support_is_that_of_loops(features: Any, minmax: bool) 
             said = less.set_params(alpha=a, beta=b).predict(kept.vectors[mine])
             right[b, a] = so_far + int((said == np.array(truth)).sum())
     found = model.search(betas, alphas, rounds=1, seed=3)
-    assert asked == 15
-    assert found.accuracy == pytest.approx(max(right.values()) / 15)
+    assert asked == 45
+    assert found.accuracy == pytest.approx(max(right.values()) / 45)
     assert (found.beta, found.alpha) == max(right, key=lambda key: right[key])
     assert (model.alpha, model.beta, found.on) == (found.alpha, found.beta, "the support, split")
+
+
+def test_among_equals_the_smallest_is_chosen() -> None:
+    """Also against later rounds, which are as good."""
+    sure = Asked(np.array([[9.0, 0.0]]), np.array([0]), lambda beta: np.zeros((1, 2)))
+    for rounds in (1, 3):
+        found = search([sure], [3.0, 1.0, 2.0], [7.0, 5.0], rounds)
+        assert (found.alpha, found.beta, found.accuracy) == (5.0, 1.0, 1.0)
+
+
+def test_rounds_search_from_half_to_one_and_a_half_times_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Right is only what is nearest to beta 4 and alpha 10."""
+    grids: list[tuple[float, list[float]]] = []
+
+    def right(text: Any, votes: Any, index: Any, alphas: Any) -> Any:
+        grids.append((float(votes), alphas.tolist()))
+        return (100 - 10 * abs(votes - 4) - abs(alphas - 10)).astype(np.intp)
+
+    monkeypatch.setattr(fewshot_search, "right_by_alpha", right)
+    part = Asked(np.zeros((1, 2)), np.zeros(1, np.intp), np.asarray)
+    found = fewshot_search.search([part], [6.0, 3.0, 1.0], [8.0, 40.0], 3)
+    assert [beta for beta, _ in grids] == [1, 3, 6, 1.5, 3, 4.5, 2.25, 4.5, 6.75]
+    assert [alphas for _, alphas in grids[::3]] == [[8, 40], [4, 12], [6, 18]]
+    assert (found.beta, found.alpha, found.tried) == (4.5, 12.0, 18)
+
+
+def test_wrong_searches_are_named() -> None:
+    texts, support, ids, _ = task(0)
+    model = FewShot(texts).fit(support, ids)
+    for name, value in (("rounds", 0), ("rounds", 1.5), ("rounds", "2"), ("seed", -1)):
+        with pytest.raises(UsageError, match=f"{name} is {value!r}. Give [01] or more, a whole"):
+            model.search(**{name: value})  # type: ignore[arg-type]
+    for wrong in ("high", [[1.0], [2.0, 3.0]], [-1.0], None):
+        with pytest.raises(UsageError, match="search: betas are"):
+            model.search(wrong)  # type: ignore[arg-type]
+    assert (model.alpha, model.beta) == (1.0, 5.5)
 
 
 @pytest.mark.parametrize("shots", [1, 2])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.errors import UsageError
 from byname.programs.fewshot import FewShot
-from byname.programs.fewshot_heads import FewShotHead, folds, gaussian_head, linear_head
+from byname.programs.fewshot_heads import FewShotHead, gaussian_head, linear_head
+from byname.programs.shots import deals, folds
 from byname.stage import ClassTexts, Support
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
@@ -83,14 +84,25 @@ def test_linear_finds_the_least_loss(seed: int, weight: float) -> None:
 def test_folds_are_even_in_every_class(seed: int, counts: list[int], most: int) -> None:
     rng = np.random.default_rng(seed)
     index = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    fold = folds(index, most, seed)
+    X = rng.standard_normal((len(index), 3))
+    fold = folds(index, X, most, seed)
     assert fold.max() == min(most, max(counts)) - 1
     for k, n in enumerate(counts):
         shares = np.bincount(fold[index == k], minlength=int(fold.max()) + 1)
         assert np.ptp(shares) <= 1
         if n > 1:
             assert shares.max() < n, "some are always left to learn from"
-    assert (folds(index, most, seed) == fold).all()
+    assert (folds(index, X, most, seed) == fold).all()
+    order = rng.permutation(len(index))
+    assert (folds(index[order], X[order], most, seed) == fold[order]).all()
+    classes = rng.permutation(len(counts))
+    assert (folds(classes[index], X, most, seed) == fold).all()
+
+
+def test_deals_differ() -> None:
+    X, index = np.random.default_rng(0).standard_normal((40, 8)), np.repeat(np.arange(4), 10)
+    dealt = [*deals(index, X, 0), *deals(index, X, 1)]
+    assert len({fold.tobytes() for fold in dealt}) == 6
 
 
 @pytest.mark.parametrize("head", ["gaussian", "linear"])
@@ -119,26 +131,35 @@ def test_images_that_tell_nothing_leave_it_zero_shot(head: Any) -> None:
     )
 
 
-def test_the_choice_is_that_of_the_folds() -> None:
+@pytest.mark.parametrize("lone", [False, True])
+def test_the_choice_is_that_of_the_folds(lone: bool) -> None:
+    """Of a class with one image nothing is known in its fold: it is not asked for."""
     texts, X, ids, _, _ = task(5, shots=3, noise=0.5)
     index = np.array([int(i[1:]) for i in ids])
+    text = 20 * X @ np.asarray(texts.vectors).T
+    if lone:  # one that the texts answer right
+        own = next(n for n in range(9, 12) if text[n].argmax() == 3)
+        keep = [*range(9), own]
+        X, ids, index, text = X[keep], [ids[n] for n in keep], index[keep], text[keep]
     model = FewShotHead(texts, seed=1).fit(X, ids)
-    text, fold = 20 * X @ np.asarray(texts.vectors).T, folds(index, seed=1)
+    counted = np.bincount(index)[index] > 1
     for name, accuracy in model.validation_.items():
         right = 0
-        for f in range(3):
-            w, b = gaussian_head(X[fold != f], index[fold != f], 4)
-            alpha = 0.0 if name == "zero-shot" else float(name)
-            S = text[fold == f] + alpha * (X[fold == f] @ w.T + b)
-            right += int((S.argmax(axis=1) == index[fold == f]).sum())
-        assert accuracy == pytest.approx(right / len(X))
+        for fold in deals(index, X, 1):
+            for f in range(3):
+                w, b = gaussian_head(X[fold != f], index[fold != f], 4)
+                alpha = 0.0 if name == "zero-shot" else float(name)
+                asked = (fold == f) & counted
+                S = text[asked] + alpha * (X[asked] @ w.T + b)
+                right += int((S.argmax(axis=1) == index[asked]).sum())
+        assert accuracy == pytest.approx(right / 3 / counted.sum())
 
 
 def test_a_class_of_one_image_is_learned_and_not_asked_for() -> None:
     texts, X, ids, _, _ = task(1, shots=3)
     keep = [i for i, c in enumerate(ids) if c != "c3"] + [len(ids) - 1]
     model = FewShotHead(texts).fit(X[keep], [ids[i] for i in keep])
-    assert all(round(9 * v) == pytest.approx(9 * v) for v in model.validation_.values())
+    assert all(round(27 * v) == pytest.approx(27 * v) for v in model.validation_.values())
     assert "c3" in model.set_params(strength=1e3).fit(X[keep], [ids[i] for i in keep]).predict(X)
 
 
@@ -163,6 +184,14 @@ def test_nothing_to_validate_on_is_said() -> None:
         ({"head": "linear", "use_texts": False}, "use_texts=False is for the Gaussian head"),
         ({"strength": 0.0}, "strength is 0.0. Give a number above 0"),
         ({"strength": float("nan")}, "strength is nan"),
+        ({"strength": "1"}, "strength is '1'. Give a number above 0"),
+        ({"strength": True}, "strength is True"),
+        ({"strength": [1.0]}, r"strength is \[1.0\]"),
+        ({"seed": -1}, "seed is -1. Give 0 or more, a whole number"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"seed": None}, "seed is None"),
+        ({"use_texts": "no"}, "use_texts is 'no'. Give true or false"),
+        ({"head": ["linear"]}, r"head is \['linear'\]"),
     ],
 )
 def test_wrong_settings_are_named(options: Any, seen: str) -> None:
@@ -179,6 +208,17 @@ def test_wrong_images_are_named() -> None:
         FewShotHead(texts).fit(X, ["c9", *ids[1:]])
     with pytest.raises(UsageError, match="it is pseudo"):
         FewShotHead(texts).fit(Support(X, np.zeros(len(X), np.intp), "pseudo"))
+    with pytest.raises(UsageError, match="use the support: they are no array of numbers"):
+        FewShotHead(texts).fit([["a"] * D] * 2, ["c0", "c1"])
+    with pytest.raises(UsageError, match="use the support: they are no array of numbers"):
+        FewShotHead(texts).fit([[0.1, 0.2], [0.1]], ["c0", "c1"])
+    for wrong in (7, "c0"):
+        with pytest.raises(UsageError, match="Give a list with one id an image"):
+            FewShotHead(texts).fit(X, wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"the class \['c0'\] of the support: no class has"):
+        FewShotHead(texts).fit(X[:1], [["c0"]])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"texts is of the type ndarray. Give ClassTexts"):
+        FewShotHead(np.eye(3)).fit(X, ids)  # type: ignore[arg-type]
     X[2, 1] = np.nan
     with pytest.raises(UsageError, match="row 2 holds NaN"):
         FewShotHead(texts).fit(X, ids)

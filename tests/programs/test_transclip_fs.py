@@ -115,7 +115,7 @@ def test_gamma_is_that_of_the_folds() -> None:
     index = np.array(index_of(texts, ids))
     model = TransClipFewShot(texts, gammas=(0.5, 0.01, 30.0), seed=5, guard=False).fit(L, ids)
     model.decision_function(X)
-    fold = folds(index, seed=5)
+    fold = folds(index, L, seed=5)
     text = 20 * L @ np.asarray(texts.vectors).T
     expected = {}
     for gamma in (0.01, 0.5, 30.0):
@@ -202,6 +202,15 @@ def test_wrong_settings_are_named() -> None:
         TransClipFewShot(texts, 0.0).fit(L, ids)
     with pytest.raises(UsageError, match="gammas is empty"):
         TransClipFewShot(texts, gammas=()).fit(L, ids)
+    for wrong in (0.1, "0.1"):
+        with pytest.raises(UsageError, match=r"gammas is .*Give a list of numbers"):
+            TransClipFewShot(texts, gammas=wrong).fit(L, ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"gamma is '1'. Give a number above 0"):
+        TransClipFewShot(texts, "1").fit(L, ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"gammas is None. Give a number above 0"):
+        TransClipFewShot(texts, gammas=(None,)).fit(L, ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="seed is -1"):
+        TransClipFewShot(texts, seed=-1).fit(L, ids)
     with pytest.raises(UsageError, match="gammas is -1"):
         TransClipFewShot(texts, gammas=(0.1, -1.0)).fit(L, ids)
     with pytest.raises(RecipeError, match="neighbours is 0"):
