@@ -49,9 +49,8 @@ def run_discover(
         _check_outputs(output, assignments)
         _settled(settings)
         source = open_images(images, image_column=image_column)
-        if isinstance(source, Source):
-            for text in source.warnings:
-                say(f"warning: {text}")
+        for text in source.warnings if isinstance(source, Source) else ():
+            say(f"warning: {text}")
         _settled(settings, len(source))
         own = options["templates"] is not None
         model = Classifier(recipe="plain", prompts=None if own else TEMPLATES, **options)
@@ -91,15 +90,19 @@ def run_discover(
         model=model,
         parameters=settings,
     )  # fmt: skip
-    record["discovered"] = {
+    write_record(beside, record | {"discovered": _told(found, taxonomy)})
+    if output is not None:
+        say(f"{_several(len(taxonomy), 'name')} -> {output}")
+
+
+def _told(found: Discovery, taxonomy: Taxonomy) -> dict[str, Any]:
+    """What the record says of it."""
+    return {
         "clusters": found.clusters,
         "unnamed": found.unnamed,
         "silhouettes": {str(k): round(s, 6) for k, s in found.silhouettes.items()},
         "sizes": dict(zip(taxonomy.class_ids, found.sizes.tolist(), strict=True)),
     }
-    write_record(beside, record)
-    if output is not None:
-        say(f"{_several(len(taxonomy), 'name')} -> {output}")
 
 
 def names_found(found: Discovery, vocabulary: Taxonomy) -> Taxonomy:

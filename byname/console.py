@@ -220,7 +220,10 @@ def _listener(quiet: bool) -> Iterator[None]:
             yield
         return
     row = Row("")
-    whole, since = "", 0.0  # the last work told without a total, which goes on when its parts are done
+    whole, since = (
+        "",
+        0.0,
+    )  # the last work told without a total, which goes on when its parts are done
     with _display.open(row) as draw:
 
         def heard(what: str, done: int, total: int | None) -> None:

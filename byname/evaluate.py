@@ -21,6 +21,7 @@ from byname.extra import Extras
 from byname.files import names_file
 from byname.gathered import Gathered
 from byname.pipeline import Pipeline
+from byname.progress import tell
 from byname.promptchoice import is_member
 from byname.promptset import PromptSet
 from byname.promptset_io import read_json
@@ -313,4 +314,5 @@ def _answers(
             found[name] = predict(rival)
         except NeedsError as error:
             found[name] = str(error)
+    tell("score the answers")
     return found

@@ -129,8 +129,7 @@ def explain(
     for i, best in enumerate(counted("images explained", order)):
         node = taxonomy.nodes[answer.node[i, 0]]
         first = _place(texts, node.id, best[0])
-        behind = next((k for k in best if k != first), None)
-        second = behind if rival in (None, first) else rival
+        second = next((k for k in best if k != first), None) if rival in (None, first) else rival
         sides = [
             None if k is None else table.side(X[i], k, float(S[i, k])) for k in (first, second)
         ]

@@ -17,7 +17,6 @@ from byname import metrics as met
 from byname import ops
 from byname.bootstrap import Interval, Metric, SumMetric, difference, draw_values, interval
 from byname.errors import UsageError, quoted
-from byname.progress import tell
 from byname.stage import Answer
 from byname.taxonomy import Taxonomy
 
@@ -340,7 +339,6 @@ def score(
         for recipe, predicted in done.items()
         for metric, function in _metrics(predicted, labels, names, fixed).items()
     }
-    tell("score the answers")
     drawn = draw_values(functions, len(labels), draws=draws, seed=seed)
     table: Table = {
         recipe: {"skipped": predicted}

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def discover(
     merge: float | None = None,
     seed: int = 0,
 ) -> Discovery:
-    """Names for unlabeled images, one a cluster, from a vocabulary.
+    """Names for unlabeled images, one a cluster, from a vocabulary; of images of zeros it warns.
 
     Parameters
     ----------
@@ -121,11 +121,6 @@ def discover(
         with the most votes; 0.95 is a start. By default words are not merged.
     seed : int
 
-    Warns
-    -----
-    UserWarning
-        Of images whose vector is all zeros; their ``member`` is -1.
-
     Raises
     ------
     UsageError
@@ -140,25 +135,18 @@ def discover(
     """
     X, V = _checked(X, V)
     check_settings(k, bounds, rounds, merge, restarts=restarts, seed=seed, images=len(X))
-    used = np.flatnonzero(ops.to_numpy((X != 0).any(axis=1)))
-    if lost := len(X) - len(used):
-        _warn_of_zeros(lost, len(X))
-        every, X = len(X), ops.take_rows(X, used)
-        found = discover(X, V, k, bounds=bounds, rounds=rounds, restarts=restarts,
-                         merge=merge, seed=seed)  # fmt: skip
-        member = np.full(every, -1, np.intp)
-        member[used] = found.member
-        return replace(found, member=member)
-    silhouettes: dict[int, float] = {}
-    if k is None:
-        limits = bounds or (2, max(2, min(len(X) // 2, len(V), 500)))
-        k, silhouettes = estimate_clusters(X, limits, seed=seed)
+    used = _not_zero(X)
+    member = np.full(len(X), -1, np.intp)
+    X = ops.take_rows(X, used) if len(used) < len(X) else X
+    check_settings(k, bounds, rounds, merge, images=len(X))
+    limits = bounds or (2, max(2, min(len(X) // 2, len(V), 500)))
+    k, silhouettes = estimate_clusters(X, limits, seed=seed) if k is None else (k, {})
     votes = nearest_words(X, V)
     alike: dict[int, tuple[int, ...]] = {}
     if merge is not None:
         votes, alike = same_words(V, votes, merge)
     first = kmeans(X, k, seed=seed, restarts=restarts)
-    names, member, unnamed = _voted(X, V, votes, first.member, rounds)
+    names, member[used], unnamed = _voted(X, V, votes, first.member, rounds)
     told = {int(w): alike[int(w)] for w in names if int(w) in alike}
     return Discovery(names, member, len(first), unnamed, silhouettes, told)
 
@@ -308,12 +296,16 @@ def _checked(X: Array, V: Array) -> tuple[Any, Any]:
     return X, ops.cast(V, X)
 
 
-def _warn_of_zeros(lost: int, N: int) -> None:
-    if lost == N:
+def _not_zero(X: Array) -> NDArray[np.intp]:
+    """Rows that are not all zeros."""
+    used = np.flatnonzero(ops.to_numpy((X != 0).any(axis=1)))
+    if not len(used):
         seen = "the vectors of all images are zeros"
         raise UsageError("discover names", seen, "Check the images, or embed them anew.")
-    each = "1 image is" if lost == 1 else f"{lost} images are"
-    warnings.warn(f"{each} left out: a vector of zeros is as near to every word", stacklevel=3)
+    if lost := len(X) - len(used):
+        each = "1 image is" if lost == 1 else f"{lost} images are"
+        warnings.warn(f"{each} left out: a vector of zeros is as near to every word", stacklevel=3)
+    return used
 
 
 def check_settings(
