@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
+from byname.errors import RecipeError
 from byname.knn import agreement
 from byname.refine.anchor import moved_to
 from byname.refine.mixture import anchored, check_settings, given_back, hits_of
+from byname.refine.shares import answered_shares, effective
 from byname.refine.whole import Near, WholeBatch, adjacency
 from byname.stage import Batch, ClassTexts, State, register
 
@@ -21,6 +23,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 GAIN = 0.003  # agreement by which a stronger correction must beat the best so far
 CERTAIN = 30.0  # squared t value of the slope that counts as nothing
 RHO = 0.5  # least share of the names that the mixture takes to be there
+ALONE = 2.0  # names; answers less mixed than these may be of one class only
 NEAREST = 5  # neighbours whose agreement is looked at
 NEIGHBOURS = 3  # neighbours that pull
 UNEVEN = 4.0  # times the mean share above which shares are called uneven
@@ -38,6 +41,9 @@ class AutoParams:
 
     def __post_init__(self) -> None:
         check_settings("auto", self.bound, self.rounds)
+        if not 0 <= self.present <= 1:
+            seen = f"present is {self.present}"
+            raise RecipeError("use 'auto'", seen, "Give a share from 0 to 1.")
 
 
 @register
@@ -67,10 +73,14 @@ class Auto(WholeBatch):
     is seldom certain and s is 0. The median is the level of the images of other classes, which
     counts on long lists; on short ones the mean, which knows of shares, loses less often.
 
-    Assumes that neighbours are of one class more often than not. Steps back to S with fewer images
-    than two for each name with a hit in T, and where neighbours agree less than on S afterwards
-    (``guard``); ``report`` says so, and which usual assumptions do not hold: names without images,
-    uneven shares. Chooses among answers and tunes nothing on labels.
+    Assumes that neighbours are of one class more often than not, and that S are logits of one level
+    for all images, as cosines give them: a shift of the row of one image changes its place among
+    the others. Steps back to S with fewer images than two for each name with a hit in T, and, with
+    ``guard``, where neighbours agree less than on S afterwards, and where the answers of S are as
+    mixed as fewer than 2 names (exp of their entropy; of lists of fewer than 4 names half of them):
+    a folder of one class would be torn apart. ``report`` says so, then with b and s of 0, and which
+    usual assumptions do not hold: names without images, uneven shares. Chooses among answers and
+    tunes nothing on labels.
 
     Shapes: X (N, D), W (K, D), S (N, K) to S' (N, K); cost as ``anchor``, and 6 passes over S.
 
@@ -128,7 +138,19 @@ class Auto(WholeBatch):
         self.strength_, self.slope_, self.notes_, self._few = 0.0, 0.0, [], None
         super().fit(batch, texts, state)
         self.reason_ = self.reason_ or self._few
+        if self.reason_ is not None:
+            self.strength_ = self.slope_ = 0.0
         return self
+
+    def too_little(self, X: Any, S: Any) -> str | None:
+        """Also where one class may be all there is."""
+        reason = super().too_little(X, S)
+        if reason is not None or not self.params.guard:
+            return reason
+        mixed = effective(answered_shares(S))
+        if mixed >= min(ALONE, S.shape[1] / 2):
+            return None
+        return f"the answers are as mixed as {mixed:.1f} names: one class may be all that is there"
 
     def _near(self) -> int:
         return NEAREST

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from byname.errors import RecipeError
 from byname.ops import unit
 from byname.refine.auto import Auto
 from byname.stage import Batch, ClassTexts, State
@@ -139,3 +140,31 @@ def test_images_that_are_all_the_same_change_nothing() -> None:
     found = scores(member, (Batch(X), texts, State(W=state.W, S=S)))
     assert member.strength_ == 0
     assert (found.argmax(axis=1) == S.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("present", [-0.1, 1.5, float("nan")])
+def test_refuses_a_share_that_is_none(present: float) -> None:
+    with pytest.raises(RecipeError, match="Give a share from 0 to 1"):
+        Auto(present=present)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_folder_of_one_class_is_not_torn_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    W = unit(rng.standard_normal((19, 32)))
+    X = unit(W[0] + 0.2 * rng.standard_normal((40, 32)))
+    state = State(W=W, S=np.asarray(100 * X @ W.T))
+    state.S[:3] = state.S[:3, ::-1]
+    member = Auto()
+    found = scores(member, (Batch(X), texts_of(W), state))
+    np.testing.assert_array_equal(found, state.S)
+    assert "one class may be all that is there" in member.report()["reason"]
+    assert member.report()["strength"] == 0
+
+
+def test_flat_scores_are_kept() -> None:
+    batch, texts, state = world_of(0, K=6)
+    member = Auto()
+    found = scores(member, (batch, texts, State(W=state.W, S=np.zeros_like(state.S))))
+    assert not found.any()
+    assert member.report()["stepped_back"]
