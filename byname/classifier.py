@@ -198,7 +198,6 @@ class Classifier(Estimator):
             self.extras_.open(self._means())
             return self
         check_arguments(self.get_params())
-        tell("read the classes")
         self.taxonomy_: Taxonomy = read_taxonomy(self.classes, lineage=self.lineage)
         answered = self.taxonomy_ if self.level is None else self.taxonomy_.cut(self.level)[0]
         self.recipe_: Recipe = get_recipe(

@@ -13,7 +13,7 @@ from typing import Any
 
 from byname import ops
 from byname.classifier import Classifier
-from byname.console import Counter, collect_warnings, progress_bar, say, text_progress
+from byname.console import Counter, collect_warnings, progress_bar, say, text_progress, working
 from byname.console import table as print_table
 from byname.embeddings import Embeddings
 from byname.errors import UsageError, quoted
@@ -57,7 +57,8 @@ def run_discover(
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
         _report_duplicates(model.taxonomy_)
-        with progress_bar(counter, len(source), quiet) as advance:
+        cached = bool(options["cache"])
+        with progress_bar(counter, len(source), quiet, cached) as advance:
             model.progress = advance
             given = model.gather(source)
         embeddings = given.embeddings
@@ -65,9 +66,10 @@ def run_discover(
             say(f"warning: '{name}' is left out: {why}")
         if not len(embeddings):
             raise UsageError("discover names", "no image could be read", "Check the warnings.")
-        V = ops.unit(model.fit_prepared(given).pipeline_.W_)
-        usable = int((given.batch.X != 0).any(axis=1).sum())
-        found = discover(given.batch.X, V, **_settled(settings, usable or None, len(V)))
+        with working(quiet):
+            V = ops.unit(model.fit_prepared(given).pipeline_.W_)
+            usable = int((given.batch.X != 0).any(axis=1).sum())
+            found = discover(given.batch.X, V, **_settled(settings, usable or None, len(V)))
     taxonomy = names_found(found, model.taxonomy_)
     if not quiet:
         _show(found, taxonomy, len(embeddings))

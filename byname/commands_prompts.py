@@ -20,7 +20,7 @@ from byname.asking import (
     unanswered,
     writing,
 )
-from byname.console import collect_warnings, say
+from byname.console import collect_warnings, say, working
 from byname.encoders import load_encoder
 from byname.errors import OutputError, PromptError, RecipeError, UsageError, quoted, some
 from byname.files import names_file
@@ -112,7 +112,8 @@ def make(
     with collect_warnings():
         member = _member(style, options, wording)
         _check_use(member, pairs, encoder, only, files)
-        taxonomy = read_taxonomy(classes, lineage=lineage)
+        with working(how.quiet):
+            taxonomy = read_taxonomy(classes, lineage=lineage)
         if pairs is not None:
             member.pairs = tuple(read_pairs(pairs, taxonomy))  # type: ignore[attr-defined]
         if not isinstance(member, QueryMember):

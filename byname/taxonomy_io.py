@@ -20,6 +20,7 @@ import numpy as np
 
 from byname.errors import OutputError, TaxonomyError
 from byname.files import guess_delimiter, write_text
+from byname.progress import tell
 from byname.taxonomy import Taxonomy
 from byname.taxonomy_formats import nested, newick, plain_text
 from byname.taxonomy_nodes import Node, some
@@ -70,6 +71,7 @@ def read_taxonomy(
     >>> read_taxonomy({"fruit": ["kiwi", "plum"], "dairy": ["milk"]}).path("dairy.milk")
     ('dairy', 'dairy.milk')
     """
+    tell("read the classes")
     if isinstance(source, str):
         return parse_classes_argument(source, lineage=lineage)
     if isinstance(source, os.PathLike):

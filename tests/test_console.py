@@ -8,12 +8,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from byname import bars, console
+from byname import bars, bootstrap, console, knn
 from byname.bars import Display, Row
+from byname.encoders import hub
+from byname.pipeline import Pipeline
 from byname.progress import bars_are_welcome, counted, listening, tell
+from byname.recipes import get_recipe
+from byname.stage import Batch, ClassTexts
+from byname.taxonomy import Taxonomy
+from tests.helpers import unit
 
 
 class Screen(io.StringIO):
@@ -200,3 +207,37 @@ def test_the_farewell_says_what_is_kept_and_how_to_go_on() -> None:
         assert "kept" not in console.farewell(command), "their vectors are gone with the run"
     finally:
         console.keep(None)
+
+
+def test_the_long_steps_tell_how_far_they_are() -> None:
+    heard: dict[str, list[tuple[int, int | None]]] = {}
+    rng = np.random.default_rng(0)
+    X = unit(rng.normal(size=(5000, 8)).astype(np.float32))
+    texts = ClassTexts(X[:3], np.arange(3), Taxonomy.from_names(["cat", "dog", "hen"]))
+
+    def listener(what: str, done: int, total: int | None) -> None:
+        heard.setdefault(what, []).append((done, total))
+
+    with listening(listener):
+        pipeline = Pipeline(get_recipe("plain")).fit(texts)
+        pipeline.scores(Batch(X), block=2000)
+        knn.nearest(X, 3)
+        bootstrap.bootstrap(lambda weights: weights.sum(axis=0), 5000, draws=1000)
+    assert heard["weigh the texts: mean"] == [(0, None)]
+    assert heard["images scored"] == [(0, 5000), (2000, 5000), (4000, 5000)]
+    tiles = heard["nearest neighbours, blocks"]
+    assert tiles == [(i, 6) for i in range(7)], "of three by three, those above the diagonal"
+    draws = [done for done, _ in heard["draws for the intervals"]]
+    assert draws[0] == 0
+    assert draws[-1] == 1000
+    assert draws == sorted(draws)
+
+
+def test_a_hub_draws_no_bars_where_ours_are_not_wanted() -> None:
+    tqdm = pytest.importorskip("huggingface_hub.utils.tqdm")
+    before = tqdm.are_progress_bars_disabled()
+    with console.working(quiet=True), hub._bars():
+        assert tqdm.are_progress_bars_disabled()
+    assert tqdm.are_progress_bars_disabled() == before
+    with hub._bars():
+        assert tqdm.are_progress_bars_disabled() == before, "a library leaves them as they are"
