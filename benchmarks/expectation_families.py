@@ -153,7 +153,7 @@ def digits(seed: int) -> Case:
 
 
 def fine(seed: int) -> Case:
-    """Many classes in few groups, few images each; texts tell the group, and little of the class."""
+    """Many classes in few groups, few images each; texts tell little but the group."""
     rng = np.random.default_rng(110_000 + seed)
     K, D = int(rng.choice([30, 60, 100, 150, 250])), int(rng.choice([128, 384, 512]))
     spectrum = _spread(rng, D)
@@ -175,7 +175,7 @@ def fine(seed: int) -> Case:
 
 
 def blurred(seed: int) -> Case:
-    """Images differ most in what has nothing to do with their classes; texts hit on it by chance."""
+    """Images differ most in what is not of their class; texts hit on it by chance."""
     rng = np.random.default_rng(130_000 + seed)
     K, D = int(rng.choice([5, 12, 30, 60, 120])), int(rng.choice([64, 256, 512]))
     spectrum = _spread(rng, D)

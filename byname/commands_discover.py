@@ -57,8 +57,7 @@ def run_discover(
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
         _report_duplicates(model.taxonomy_)
-        cached = bool(options["cache"])
-        with progress_bar(counter, len(source), quiet, cached) as advance:
+        with progress_bar(counter, len(source), quiet, bool(options["cache"])) as advance:
             model.progress = advance
             given = model.gather(source)
         embeddings = given.embeddings
@@ -78,8 +77,7 @@ def run_discover(
         say(f"{_several(len(source), 'image')} -> {assignments}")
     if output is not None:
         write_taxonomy(taxonomy, output)
-    beside = output or assignments
-    if beside is None:
+    if (beside := output or assignments) is None:
         return
     record = run_record(
         encoder=model.encoder_,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.advice import advice
 from byname.errors import UsageError
-from byname.expectation import Signals, signals
+from byname.expectation import Signals, _sample, signals
 from byname.margins import rivals, worst_classes
 from byname.pipeline import Pipeline
 from byname.recipes import Recipe, get_recipe
@@ -22,6 +22,7 @@ from byname.stage import Batch, ClassTexts
 from byname.taxonomy import Taxonomy
 
 __all__ = [
+    "Chances",
     "ClassDiagnosis",
     "Confusion",
     "Diagnosis",
@@ -50,9 +51,9 @@ class Confusion:
 class ClassDiagnosis:
     """What is expected of one class.
 
-    ``cmm`` is None, and ``expected_accuracy`` 0, where no image is predicted as the class; ``n``
-    counts those images and ``predicted_share`` is their share of all. ``interval`` holds the true
-    accuracy 9 of 10 times; see :mod:`byname.expectation`. With a single class it and
+    ``cmm`` and ``interval`` are None, and ``expected_accuracy`` 0, where no image is predicted as
+    the class; ``n`` counts those images and ``predicted_share`` is their share of all. ``interval``
+    holds the true accuracy 9 of 10 times; see :mod:`byname.expectation`. With a single class it and
     ``expected_accuracy`` are None. ``confusions`` are the most
     frequent second choices of these images, at most three. Without any image they are the winners
     of the 10 images in which the class comes closest to winning.
@@ -67,6 +68,17 @@ class ClassDiagnosis:
     confusions: tuple[Confusion, ...]
     flag: str
     next: str
+
+
+@dataclass(frozen=True, eq=False)
+class Chances:
+    """Of the images that were looked at: their places, the chance that the answer (the class of the
+    highest score) is right, and how many of all images each stands for.
+    """
+
+    rows: NDArray[np.intp]
+    right: NDArray[np.float64]
+    weight: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class Diagnosis:
         How these numbers may be read.
     members : dict of str to dict
         What the members of the recipe learned; see :meth:`byname.pipeline.Pipeline.report`.
+    chances : Chances, optional
+        Image by image; None with a single class. Not in :meth:`to_dict`.
     """
 
     recipe: str
@@ -99,10 +113,12 @@ class Diagnosis:
     classes: dict[str, ClassDiagnosis]
     notes: tuple[str, ...] = ()
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    chances: Chances | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers, texts, lists and dictionaries, ready for JSON."""
-        made = asdict(self)
+        made = asdict(replace(self, chances=None))
+        del made["chances"]
         made["worst"], made["notes"] = list(self.worst), list(self.notes)
         for item in made["classes"].values():
             item["confusions"] = list(item["confusions"])
@@ -167,7 +183,13 @@ def diagnose(
         classes=_classes(texts.taxonomy, found, near, flags, todo),
         notes=_notes(len(batch), texts.n_classes),
         members=pipeline.report(),
+        chances=_chances(found, y) if len(ids) > 1 else None,
     )
+
+
+def _chances(found: Signals, y: NDArray[np.intp]) -> Chances:
+    weight = found.weight * found.n
+    return Chances(_sample(y, len(found.count)), found.right(), weight)
 
 
 def _before_refining(pipeline: Pipeline, batch: Batch, S: Any) -> Any:
@@ -204,7 +226,7 @@ def _classes(
             n=int(n[k]),
             predicted_share=float(n[k] / n.sum()),
             expected_accuracy=float(expected[k]) if len(n) > 1 else None,
-            interval=(spans[k][0], spans[k][1]) if len(n) > 1 else None,
+            interval=(spans[k][0], spans[k][1]) if len(n) > 1 and n[k] else None,
             confusions=near[k],
             flag=flags[k],
             next=todo[k],

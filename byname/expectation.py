@@ -4,51 +4,57 @@ Formula, with answers y, logits S before any member of the stage ``refine``, p_i
 the mean of p over the 10 nearest neighbours of image i, and z_i the probabilities that the label-
 free member ``auto`` makes of S (:mod:`byname.refine.auto`), which pools all images::
 
-    image     m_i = S_iy - max over k != y of S_ik, in deviations of S_i over the classes
+    image     m_i = T_iy - max over k != y of T_ik, in deviations of T_i over the classes, where
+              T = S - the mean of each column
               P_i = logistic(a + b m_i + c logit q_iy + d logit z_iy)
     class k   recall as another view v sees it, v = q or z:
               R_k(v) = sum of v_ik over the images answered k / sum of v_ik over all images
               E_k = logistic(a' + b' margin_k + c' log share_k + d' logit R_k(q) + e' logit R_k(z))
               0 where no image is answered k
     overall   logistic(a" + b" logit(mean over i of P_i) + c" logit(mean over i, k of q_ik E_k))
-    interval  logistic(logit E -+ 1.645 sqrt(s^2 + 1 / (n E (1 - E)))), with n images
+    interval  logistic(logit E - 1.645 sqrt(l^2 + 1 / (n E (1 - E)))), with n images, to the same
+              with + and h for l
 
 margin_k is the class-wise matching margin (CMM) in deviations of an image's cosines; share_k the
-share of answers k times the number of classes that are answered, counted by their entropy. There
-are two sets of constants: for the best of S, and for answers that a ``refine`` member changed;
-these are expected less surely, since the views of all images are no longer another's.
+share of answers k times the number of classes that are answered, counted by their entropy. A text
+that is near to all images takes answers without knowing any image; in T it is level with the
+others, whatever the logit scale. There are two sets of constants: for the best of S, and for
+answers that a ``refine`` member changed; these are expected less surely, since the views of all
+images are no longer another's.
 
-Assumes that neighbours are of one class more often than not, that the logit scale is the encoder's
-own (confidence is right to about 15 points), and that the images show the listed classes. A group
-of images that is sound and has the wrong name looks right to all of these signs; then the estimate
-is too high.
+Assumes that neighbours are of one class more often than not, that the logit scale is about the
+encoder's own, and that the images show the listed classes. A group of images that is sound and has
+the wrong name looks right to all of these signs. So the estimate is too high where texts hardly
+tell the classes apart, which nothing here can notice; the lower end is wide enough for such tasks.
 
 Source: byname's own. That the agreement of two classifiers tells the accuracy: Jiang et al.,
 Assessing Generalization of SGD via Disagreement, 2022; CMM: Shao et al., 2023. Constants are
-fitted, and the spread s measured with one family left out at a time, on five families of made-up
-tasks and nothing else, by ``benchmarks/diagnose_synthetic.py``; docs/expected-accuracy.md says what
+fitted, and the spreads l and h measured with one family left out at a time, on made-up tasks and
+nothing else, by ``benchmarks/diagnose_synthetic.py``; docs/expected-accuracy.md says what
 was known of real data by then.
 
 Cost: up to 20,000 images are looked at, fewer with more than 2,000 classes; among them every pair
-is compared, in tiles, and ``auto`` runs.
+is compared, in tiles, and ``auto`` runs. Neighbours of the last images are kept in memory, for the
+next call with other classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.knn import nearest
 from byname.margins import cmm
 from byname.refine.auto import Auto
+from byname.refine.whole import Near, neighbours
 from byname.stage import Batch, ClassTexts, State
 from byname.taxonomy import Taxonomy
 
-__all__ = ["Look", "Signals", "ahead", "interval", "look", "signals"]
+__all__ = ["Look", "Signals", "ahead", "centred", "changed", "interval", "look", "signals"]
 
 Floats = NDArray[np.float64]
 NEIGHBOURS = 10
@@ -58,16 +64,16 @@ LEAST = 2_000  # images, however many classes
 # Fitted on made-up tasks by benchmarks/diagnose_synthetic.py; spread: one deviation, in logits.
 Constants = dict[str, dict[str, float]]
 TEXTS: Constants = {
-    "image": {"one": -0.62, "margin": 0.68, "near": 0.36, "pooled": 0.5},
-    "class": {"one": -0.25, "margin": 1.41, "share": 0.33, "near": 0.24, "pooled": 0.45},
-    "overall": {"one": -0.14, "image": 0.73, "class": 0.29},
-    "spread": {"overall": 0.97, "class": 0.81},
+    "image": {"one": -0.54, "margin": 0.99, "near": 0.37, "pooled": 0.27},
+    "class": {"one": -0.11, "margin": 0.76, "share": 0.22, "near": 0.3, "pooled": 0.48},
+    "overall": {"one": -0.05, "image": 1.02, "class": 0.1},
+    "spread": {"overall low": 1.72, "overall high": 1.11, "class low": 3.03, "class high": 1.2},
 }
 POOLED: Constants = {
-    "image": {"one": 0.07, "margin": -0.15, "near": 0.38, "pooled": 0.52},
-    "class": {"one": -0.05, "margin": 0.45, "share": 0.69, "near": 0.13, "pooled": 0.76},
-    "overall": {"one": -0.16, "image": 0.67, "class": 0.45},
-    "spread": {"overall": 2.2, "class": 1.1},
+    "image": {"one": -0.27, "margin": 0.77, "near": 0.26, "pooled": 0.33},
+    "class": {"one": 0.09, "margin": 0.35, "share": 0.44, "near": 0.29, "pooled": 0.51},
+    "overall": {"one": -0.24, "image": 1.45, "class": 0.0},
+    "spread": {"overall low": 2.75, "overall high": 2.34, "class low": 3.53, "class high": 1.62},
 }
 WIDE = 1.645  # deviations to either side of an interval that holds 9 of 10
 EDGE = 0.02  # shares are cut here before their logit is taken
@@ -139,22 +145,27 @@ class Signals:
 
     def intervals(self) -> Floats:
         """Low and high (K, 2) of the accuracy of each class, 9 of 10 times."""
-        made = interval(self.expected(), self.mass * self.n, self.constants["spread"]["class"])
+        made = interval(self.expected(), self.mass * self.n, *self.spread("class"))
         return np.where(self.count[:, None] > 0, made, 0.0)
 
     def interval(self) -> tuple[float, float]:
         """Low and high of the accuracy of all images, 9 of 10 times."""
-        spread = self.constants["spread"]["overall"]
-        low, high = interval(np.array(self.overall()), np.array(self.n), spread)
-        return float(low), float(high)
+        found = interval(np.array(self.overall()), np.array(self.n), *self.spread("overall"))
+        return float(found[0]), float(found[1])
+
+    def spread(self, kind: str) -> tuple[float, float]:
+        """Deviations in logits below and above the estimates of "overall" or "class"."""
+        spread = self.constants["spread"]
+        return spread[f"{kind} low"], spread[f"{kind} high"]
 
 
 @dataclass(frozen=True)
 class Look:
     """What the signs are made of: n images, with answer ``y`` and probabilities q and z (n, K).
 
-    ``gap`` is an image's margin in cosines, ``m`` the same in logits as the formula has it,
-    ``width`` the deviation of an image's cosines; ``cmm`` and ``count`` are of all images.
+    ``gap`` is an image's margin in cosines, ``m`` the one that the formula has, ``width`` the
+    deviation of an image's cosines; ``cmm`` and ``count`` are of all images, and ``pooled_answers``
+    says that some answers are not the best of S.
     """
 
     cmm: Floats
@@ -165,6 +176,7 @@ class Look:
     q: Floats
     z: Floats
     width: float
+    pooled_answers: bool
 
     def signals(self, draw: Floats | None = None) -> Signals:
         """The signs; with ``draw`` (n,), as if image i had been there so many times."""
@@ -196,7 +208,7 @@ class Look:
             image=np.column_stack([self.m, near, pooled]),
             weight=weight / n,
             n=n,
-            pooled_answers=bool((self.m < -1e-3).any()),
+            pooled_answers=self.pooled_answers,
         )
 
 
@@ -232,18 +244,75 @@ def look(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Look:
     pick = _sample(y, K)
     X, S, y = ops.take_rows(X, pick), ops.take_rows(S, pick), y[pick]
     C, S = (ops.to_numpy(a).astype(np.float32) for a in (ops.matmul_t(X, W), S))
-    spread = S.std(axis=1, dtype=np.float64)
-    m = ahead(S, y) / np.where(spread > 0, spread, 1)
     p = ops.softmax(S)
-    beside = nearest(X, NEIGHBOURS)[0]
-    q = p.copy()
+    near = _neighbours(X)
+    beside, q = near[0], p.copy()
     if beside.shape[1]:
         for rows in ops.blocks(len(p), max(1, CELLS // (8 * NEIGHBOURS * K))):
             q[rows] = p[beside[rows]].mean(axis=1)
-    pooled = Auto().fit(Batch(X), _texts(W), State(W=W, S=S)).scores_
+    pooled = _Known(near).fit(Batch(X), _texts(W), State(W=W, S=S)).scores_
     z = ops.softmax(ops.to_numpy(pooled))
     width = float(C.std(axis=1, dtype=np.float64).mean())
-    return Look(values, count, y, ahead(C, y), m, q, z, width)
+    return Look(values, count, y, ahead(C, y), centred(S, y), q, z, width, changed(S, y))
+
+
+class _Known(Auto):
+    """``auto``, with neighbours that were looked up before."""
+
+    def __init__(self, near: Near) -> None:
+        super().__init__(guard=False)  # which would look them up again
+        self._known = near
+
+    def _near(self) -> int:
+        return 0
+
+    def _refined(self, X: Any, texts: ClassTexts, state: State, near: Any) -> Any:
+        found = super()._refined(X, texts, state, self._known)
+        if self.reason_ is None:
+            self._look(self._known[0], state.S, found)
+        return found
+
+
+_KEPT: dict[bytes, Near] = {}  # of the last images
+
+
+def _neighbours(X: Any) -> Near:
+    held = np.ascontiguousarray(ops.to_numpy(X))
+    key = blake2b(held.data, digest_size=16, key=repr((held.shape, held.dtype)).encode()).digest()
+    near = _KEPT.get(key)
+    if near is None:
+        none = np.zeros((len(held), 0))
+        near = neighbours(X, NEIGHBOURS) if len(held) > 1 else (none.astype(np.intp), none)
+        _KEPT.clear()
+        _KEPT[key] = near
+    return near
+
+
+def changed(S: NDArray[Any], y: NDArray[np.intp]) -> bool:
+    """Whether an answer is behind another class, by more than rounding errors.
+
+    Examples
+    --------
+    >>> S = np.array([[3.0, 1.0], [3.0, 3.0]])
+    >>> changed(S, np.array([0, 1])), changed(S, np.array([1, 1]))
+    (False, True)
+    """
+    return bool((ahead(S, y) < -1e-3 * S.std(axis=1)).any())
+
+
+def centred(S: NDArray[Any], y: NDArray[np.intp]) -> Floats:
+    """m (N,) of logits (N, K) and answers; see the formula above.
+
+    Examples
+    --------
+    >>> centred(np.array([[3.0, 1.0], [3.0, 2.0]]), np.array([0, 0])).tolist()
+    [2.0, -2.0]
+    """
+    T = S - S.mean(axis=0)
+    spread = T.std(axis=1, dtype=np.float64)
+    # Where all images are alike only rounding errors are left.
+    none = spread <= 1e-4 * S.std(axis=1, dtype=np.float64).mean()
+    return np.where(none, 0, ahead(T, y)) / np.where(none, 1, spread)
 
 
 def ahead(S: NDArray[Any], y: NDArray[np.intp]) -> Floats:
@@ -279,19 +348,20 @@ def _sample(y: NDArray[np.intp], K: int) -> NDArray[np.intp]:
     return np.union1d(even, order[place < NEIGHBOURS])
 
 
-def interval(expected: Floats, n: Floats, spread: float) -> Floats:
-    """Low and high (..., 2) for estimates (...), from their spread and that of n draws, in logits.
+def interval(expected: Floats, n: Floats, below: float, above: float) -> Floats:
+    """Low and high (..., 2) for estimates (...), from their spreads and that of n draws, in logits.
 
     Examples
     --------
-    >>> interval(np.array([0.5, 0.9]), np.array([100.0, 100.0]), 0.5).round(2).tolist()
+    >>> interval(np.array([0.5, 0.9]), np.array([100.0, 100.0]), 0.5, 0.5).round(2).tolist()
     [[0.29, 0.71], [0.77, 0.96]]
     """
     e = np.clip(expected, 1e-6, 1 - 1e-6)
     z = np.log(e / (1 - e))
     n = np.maximum(n, 1)
-    half = WIDE * np.sqrt(spread**2 + 1 / (n * e * (1 - e)))
-    low, high, image = _logistic(z - half), _logistic(z + half), 1 / n
+    drawn, image = 1 / (n * e * (1 - e)), 1 / n
+    low = _logistic(z - WIDE * np.sqrt(below**2 + drawn))
+    high = _logistic(z + WIDE * np.sqrt(above**2 + drawn))
     # An end within half an image of 0 or 1 is 0 or 1.
     low, high = np.where(low < image / 2, 0, low), np.where(high > 1 - image / 2, 1, high)
     return np.stack([low, high], axis=-1)

@@ -168,12 +168,12 @@ def test_advice_is_better_texts_and_keeps_the_options() -> None:
 
 def test_advice_about_names() -> None:
     cpe = get_recipe("cpe")
-    found = pasted(advice("ambiguous name", "a", LINE, cpe))
-    assert found == ["byname", "taxonomy", "check", "c l.csv", "--lineage", "group,name"]
+    found = advice("ambiguous name", "a", LINE, cpe)
+    assert found == "# give 'a' and its namesakes different names or aliases in 'c l.csv'"
     line = "byname diagnose --task t.npz"
     assert advice("ambiguous name", "a", line, cpe).startswith("# write the task t.npz again")
     known = advice("ambiguous name", "a", f"{line} --taxonomy t.csv", cpe)
-    assert known == "byname taxonomy check t.csv"
+    assert known == "# give 'a' and its namesakes different names or aliases in t.csv"
     assert advice("weak", "a", line, cpe).startswith("# write the task again, with more texts")
 
 
@@ -354,7 +354,7 @@ def test_the_table(task_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "never predicted" in out
     assert "expected accuracy" in err
     assert "estimate without labels" in err
-    assert "problem: 1 of 4 classes win no image: 'hen'" in err
+    assert "problem: 1 of 4 classes wins no image: 'hen'" in err
     assert "next: # write the task again, with more texts for hen" in err
     assert "note: expected accuracies are for ranking the classes of one run" in err
 

@@ -10,11 +10,13 @@ import pytest
 
 from byname import expectation
 from byname.diagnose import diagnose
-from byname.expectation import POOLED, TEXTS, ahead, interval, look, signals
+from byname.expectation import POOLED, TEXTS, ahead, centred, interval, look, signals
 from byname.margins import cmm
 from byname.ops import softmax, unit
 from byname.recipes import get_recipe
+from byname.refine import whole
 from byname.refine.auto import Auto
+from byname.refine.whole import neighbours
 from byname.stage import Batch, ClassTexts, State
 from byname.taxonomy import Taxonomy
 
@@ -55,9 +57,10 @@ def test_the_formula(changed: bool) -> None:
     np.fill_diagonal(G, -2)
     q = np.array([P[np.argsort(-g)[:10]].mean(axis=0) for g in G])
     z = softmax(Auto().fit(Batch(X), texts_of(W), State(W=W, S=S.astype("f4"))).scores_)
+    T = S - S.mean(axis=0)
     right = []
     for i in range(N):
-        m = (S[i, y[i]] - max(np.delete(S[i], y[i]))) / S[i].std()
+        m = (T[i, y[i]] - max(np.delete(T[i], y[i]))) / T[i].std()
         v = [1, np.clip(m, -3, 4), logit(q[i, y[i]]), logit(z[i, y[i]])]
         right.append(logistic(np.dot(v, [*c["image"].values()])))
     values, count = cmm((X, W), y)
@@ -101,13 +104,13 @@ def test_intervals_hold_the_estimate_and_widen_with_fewer_images() -> None:
     assert ((low <= found.expected()) & (found.expected() <= high)).all()
     assert found.interval()[0] < found.overall() < found.interval()[1]
     e = np.array(0.7)
-    widths = [float(np.ptp(interval(e, np.array(n), 0.5))) for n in (5, 20, 100, 1e9)]
+    widths = [float(np.ptp(interval(e, np.array(n), 0.5, 0.5))) for n in (5, 20, 100, 1e9)]
     assert widths == sorted(widths, reverse=True)
-    assert interval(e, np.array(1e9), 0.0) == pytest.approx([0.7, 0.7], abs=1e-3)
-    assert interval(np.array([0.99, 0.01]), np.array([9.0, 9.0]), 0.5)[[0, 1], [1, 0]].tolist() == [
-        1,
-        0,
-    ]
+    assert interval(e, np.array(1e9), 0.0, 0.0) == pytest.approx([0.7, 0.7], abs=1e-3)
+    ends = interval(np.array([0.99, 0.01]), np.array([9.0, 9.0]), 0.5, 0.5)
+    assert ends[[0, 1], [1, 0]].tolist() == [1, 0]
+    low, high = interval(e, np.array(1e9), 2.0, 0.5)
+    assert low < 0.1 < 0.8 < high
 
 
 def test_poorer_texts_are_expected_to_do_worse() -> None:
@@ -172,6 +175,57 @@ def test_a_draw_counts_images_again() -> None:
     assert twice.n == 2 * len(X)
     assert twice.overall() == pytest.approx(one.overall(), abs=1e-3)
     assert np.ptp(twice.interval()) < np.ptp(one.interval())
+
+
+def test_a_text_that_is_near_to_all_images_is_level_after_centring() -> None:
+    _, _, S = world()
+    y = S.argmax(axis=1)
+    lifted = S + np.array([99, 0, 0, 0])
+    np.testing.assert_allclose(centred(lifted, y), centred(S, y), atol=1e-9)
+    np.testing.assert_allclose(centred(0.3 * S, y), centred(S, y), atol=1e-9)
+    assert (centred(np.tile(S[:1], (30, 1)), np.zeros(30, int)) == 0).all()
+
+
+def test_texts_that_take_images_of_all_kinds_are_expected_to_do_worse() -> None:
+    X, W, S = world(spoilt=0.3)
+    spoilt = S + np.array([S.std() * 4, 0, 0, 0])
+    assert signals(X, W, spoilt).overall() < signals(X, W, S).overall() - 0.2
+
+
+def test_the_scale_of_the_logits_moves_the_estimate_little() -> None:
+    X, W, S = world(spoilt=0.3)
+    found = [signals(X, W, scale * S).overall() for scale in (0.5, 1, 2)]
+    assert np.ptp(found) < 0.2
+
+
+def test_neighbours_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(X: Any, k: int) -> Any:
+        calls.append(len(X))
+        return neighbours(X, k)
+
+    monkeypatch.setattr(expectation, "neighbours", counted)
+    monkeypatch.setattr(whole, "neighbours", counted)
+    monkeypatch.setattr(expectation, "_KEPT", {})
+    X, W, S = world()
+    one = look(X, W, S)
+    assert calls == [len(X)]
+    two = look(X.copy(), W[:3], S[:, :3])
+    assert calls == [len(X)]
+    assert two.q.shape == (len(X), 3)
+    np.testing.assert_array_equal(one.q, look(X, W, S).q)
+    look(X[::-1], W, S)
+    look(X[:-1], W, S[:-1])
+    assert calls == [len(X), len(X), len(X) - 1]
+
+
+def test_auto_is_that_of_the_recipes() -> None:
+    """Also where it steps back: its neighbours are only looked up elsewhere."""
+    for n, K in ((40, 4), (2, 4), (40, 2)):
+        X, W, S = world(n=n)
+        member = Auto().fit(Batch(X), texts_of(W[:K]), State(W=W[:K], S=S[:, :K].astype("f4")))
+        np.testing.assert_array_equal(look(X, W[:K], S[:, :K]).z, softmax(member.scores_))
 
 
 def test_how_far_an_answer_is_ahead() -> None:
