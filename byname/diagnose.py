@@ -181,7 +181,7 @@ def diagnose(
         interval=found.interval() if len(ids) > 1 else None,
         worst=tuple(ids[k] for k in order) if len(ids) > 1 else (),
         classes=_classes(texts.taxonomy, found, near, flags, todo),
-        notes=_notes(len(batch), texts.n_classes),
+        notes=_notes(len(batch), texts.n_classes, int((found.count > 0).sum())),
         members=pipeline.report(),
         chances=_chances(found, y) if len(ids) > 1 else None,
     )
@@ -201,9 +201,14 @@ def _before_refining(pipeline: Pipeline, batch: Batch, S: Any) -> Any:
     return pipeline.scores(batch)
 
 
-def _notes(n: int, K: int) -> tuple[str, ...]:
+def _notes(n: int, K: int, answered: int) -> tuple[str, ...]:
     if K == 1:
         return (ALONE,)
+    if answered < K / 2:
+        absent = (
+            f"{K - answered} of {K} classes win no image: if they are there, far fewer answers "
+        )
+        return (f"{absent}are right than expected", *_notes(n, K, K))
     if n >= FEW * K:
         return (COMPARE,)
     count, are = ("1 image", "is") if n == 1 else (f"{n} images", "are")
