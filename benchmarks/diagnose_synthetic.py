@@ -7,9 +7,9 @@ half as many hard ones. Of each task the answers of ``ensemble`` are estimated, 
 ``ensemble`` with ``auto`` and with ``label_vectors``. Hard tasks are only reported: no sign tells
 them from the others, and fitted with them the estimate is too low for the others and the interval
 says nothing. Each class counts in its task by the root of its images. Printed: the constants fitted
-on all families beside those in use, and what constants fitted on the others give on each family. The
-spreads of the intervals are such that, with families left out, 5 % of the truths of tasks that are
-not hard are below the lower end and 5 % above the upper one.
+on all families beside those in use, and what constants fitted on the others give on each family.
+The spreads of the intervals are such that, with families left out, 5 % of the truths of tasks that
+are not hard are below the lower end and 5 % above the upper one.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ SupportFile = Annotated[
     typer.Option(
         "--support",
         help="CSV with file_name and class_id of the images that you have labelled, or the word "
-        "folder: those in a folder of their class.",
+        "folder: those in a folder of their class; folders that name none have no labels.",
     ),
 ]
 Method = Annotated[
@@ -47,7 +47,13 @@ Strength = Annotated[
         "of the penalty of linear, gamma of transclip; else chosen on the labelled images."
     ),
 ]
-Beta = Annotated[float | None, typer.Option(help="Of tip-adapter and coder; else chosen too.")]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="How sharply votes fall with distance, of tip-adapter and coder; else chosen on the "
+        "labelled images, for the --strength that is given or together with it."
+    ),
+]
 
 
 def fewshot(

@@ -68,7 +68,7 @@ def repair(
         llm_url, llm_model, llm_mode, llm_schema, llm_key_env, concurrency, timeout, max_calls,
         fresh=fresh, quiet=quiet,
     )  # fmt: skip
-    commands_repair.run_repair(
+    answered = commands_repair.run_repair(
         images,
         output,
         image_column=image_column,
@@ -83,6 +83,8 @@ def repair(
         },
         how=how,
     )  # fmt: skip
+    if not answered:
+        raise typer.Exit(1)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -21,8 +23,8 @@ from byname.errors import UsageError, quoted
 from byname.gathered import Gathered, every_key
 from byname.images.sources import Source
 from byname.inputs import open_images
-from byname.labels import Matched, folder_labels, match_labels, read_labels
-from byname.programs.fewshot import FewShot
+from byname.labels import Matched, class_folders, folder_labels, match_labels, read_labels
+from byname.programs.fewshot import FewShot, SearchResult
 from byname.programs.fewshot_heads import FewShotHead
 from byname.programs.transclip_fs import TransClipFewShot
 from byname.provenance import run_record
@@ -36,6 +38,7 @@ __all__ = ["METHODS", "How", "run_fewshot"]
 METHODS = ("gaussian", "linear", "transclip", "tip-adapter", "coder")
 CACHED = {"tip-adapter": "tip", "coder": "coder"}
 SHOWN = 50
+VOTELESS = "at strength 0 it makes no difference"
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,27 @@ class How:
             told = {"strength": head.strength_, "validation": head.validation_}
             why = "the labelled images add nothing when answered in turn, these are text scores"
             return head.decision_function(X), told, [] if head.strength_ is not None else [why]
+        return self._cached(texts, support, X)
+
+    def _cached(
+        self, texts: ClassTexts, support: Support, X: NDArray[Any]
+    ) -> tuple[NDArray[Any], dict[str, Any], list[str]]:
+        """What is not given of alpha and beta is searched, for the value of the one that is."""
         features: Any = CACHED[self.method]
-        model = FewShot(texts, features).fit(support)
-        told, notes = {}, []
-        if self.strength is None and self.beta is None:
-            found = model.search(seed=self.seed)
-            at = f"alpha is {found.alpha:g} and beta {found.beta:g}, Tip-Adapter's"
-            notes = _unchosen(found.reason, at)
+        given = {"alpha": self.strength, "beta": self.beta}
+        fixed = {name: v for name, v in given.items() if v is not None}
+        model = FewShot(texts, features).fit(support).set_params(**fixed)
+        told: dict[str, Any] = {}
+        notes: list[str] = []
+        if free := [name for name in given if name not in fixed]:
+            found = SearchResult(model.alpha, model.beta, math.nan, 0, reason=VOTELESS)
+            if self.strength != 0:
+                grids: dict[str, Any] = {f"{name}s": [v] for name, v in fixed.items()}
+                found = model.search(**grids, seed=self.seed)
+            at = " and ".join(f"{name} {getattr(found, name):g}" for name in free)
+            notes = _unchosen(found.reason, at.replace(" ", " is ", 1) + ", Tip-Adapter's")
             told = {"tried": found.tried, "unchosen": found.reason}
             told["accuracy"] = found.accuracy if found.tried else None
-        given = {"alpha": self.strength, "beta": self.beta}
-        model.set_params(**{name: v for name, v in given.items() if v is not None})
         S = model.decision_function(X)
         return S, {"alpha": model.alpha, "beta": model.beta} | told, notes
 
@@ -129,7 +142,7 @@ def run_fewshot(
         for text in source.warnings if isinstance(source, Source) else ():
             say(f"warning: {text}")
         keys = every_key(source)
-        matched = _matched(keys, written, taxonomy)
+        matched = _matched(keys, written, taxonomy, warned)
         how.check_labels(matched.labels)
         model = Classifier(recipe="ensemble", **options)
         with text_progress(quiet) as advance_texts:
@@ -142,7 +155,8 @@ def run_fewshot(
         pipeline = model.fit_prepared().pipeline_
         table = scored_table(pipeline, others.embeddings, S, k=k)
         warned += notes
-        told = {"method": how.method, "support": support, **_about(known, taxonomy), **told}
+        about = _about(known, taxonomy) | {"labels_sha256": _fingerprint(keys, matched, taxonomy)}
+        told = {"method": how.method, "support": support, **about, **told}
         if output is not None:
             counts = _counts(others, known, counter)
             record = run_record(
@@ -164,9 +178,16 @@ def run_fewshot(
         say(_said(told, others) + (f" -> {output}" if output else ""))
 
 
-def _matched(keys: list[str], written: Mapping[str, str] | None, taxonomy: Taxonomy) -> Matched:
-    """Which images are labelled; both kinds must be there."""
-    given = folder_labels(keys) if written is None else written
+def _matched(
+    keys: list[str], written: Mapping[str, str] | None, taxonomy: Taxonomy, warned: list[str]
+) -> Matched:
+    """Which images are labelled; both kinds must be there. A folder need not name a class."""
+    notes, given = [], written
+    if given is None:
+        given, others = class_folders(folder_labels(keys, "--support"), taxonomy)
+        if others:
+            inside = f"{_n(sum(others.values()), 'image lies', 'images lie')} in folders that name"
+            notes.append(f"{inside} no class, so without a label: {quoted(list(others))}")
     matched = match_labels(keys, given, taxonomy)
     if not matched.without:
         raise UsageError(
@@ -175,7 +196,10 @@ def _matched(keys: list[str], written: Mapping[str, str] | None, taxonomy: Taxon
             "Leave images out of --support; 'byname evaluate' scores a method.",
         )
     if written is not None and (unused := len(written) - len(matched.rows)) > 0:
-        say(f"note: {unused} of {len(written)} labels are of no image here")
+        notes.append(f"{unused} of {_n(len(written), 'label')} are of no image here")
+    for text in notes:
+        say(f"note: {text}")
+    warned += notes
     return matched
 
 
@@ -185,12 +209,12 @@ def _parted(given: Gathered, keys: list[str], matched: Matched) -> tuple[Support
     free, usable = set(matched.without), matched.of(keys, found.keys)
     lost = [key for key in found.errors if key not in free]
     if lost:
-        say(f"warning: {len(lost)} labelled images could not be read: {quoted(lost, 3)}")
+        say(f"warning: {_n(len(lost), 'labelled image')} could not be read: {quoted(lost, 3)}")
     if not len(usable.rows):
         raise UsageError("learn from labelled images", "none could be read", "Check the warnings.")
     rows = np.array([i for i, key in enumerate(found.keys) if key in free], np.intp)
     if not len(rows):
-        seen = f"none of the {len(free)} images without a label could be read"
+        seen = f"none of the {_n(len(free), 'image')} without a label could be read"
         raise UsageError("label the other images", seen, "Check the files.")
     others = given.take(rows)
     errors = {key: why for key, why in found.errors.items() if key in free}
@@ -202,6 +226,17 @@ def _about(known: Support, taxonomy: Taxonomy) -> dict[str, Any]:
     counts = np.bincount(known.class_index, minlength=len(taxonomy)).tolist()
     pairs = zip(taxonomy.class_ids, counts, strict=True)
     return {"labelled": dict(pair for pair in pairs if pair[1])}
+
+
+def _fingerprint(keys: list[str], matched: Matched, taxonomy: Taxonomy) -> str:
+    """sha256 of the JSON list of pairs of file name and class id, by file name."""
+    ids = taxonomy.class_ids
+    pairs = [(keys[i], ids[k]) for i, k in zip(matched.rows, matched.labels, strict=True)]
+    return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
+
+
+def _n(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _counts(others: Gathered, known: Support, counter: Counter) -> dict[str, int]:
@@ -217,9 +252,9 @@ def _counts(others: Gathered, known: Support, counter: Counter) -> dict[str, int
 def _said(told: Mapping[str, Any], others: Gathered) -> str:
     settings = {n: told.get(n) for n in ("strength", "gamma", "alpha", "beta")}
     shown = ", ".join(f"{n} {v:g}" for n, v in settings.items() if v is not None)
-    parts = [f"{len(others)} images by {told['method']}" + (f" ({shown})" if shown else "")]
-    labelled = told["labelled"]
-    parts.append(f"from {sum(labelled.values())} labelled ones of {len(labelled)} classes")
+    parts = [f"{_n(len(others), 'image')} by {told['method']}" + (f" ({shown})" if shown else "")]
+    count, of = sum(told["labelled"].values()), _n(len(told["labelled"]), "class", "classes")
+    parts.append(f"from {_n(count, 'labelled one')} of {of}")
     if errors := len(others.embeddings.errors):
         parts.append(f"{errors} could not be read (see the column 'error')")
     return ", ".join(parts)

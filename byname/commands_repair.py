@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ def run_repair(
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
     how: Asking,
-) -> None:
-    """Arguments first, then the vectors, then the rounds; the texts are written at the end."""
+) -> bool:
+    """Arguments first, then the vectors, then the rounds; the texts are written at the end.
+
+    Returns whether any pair was answered, or none had to be asked about.
+    """
     chosen = GtaSettings(**settings)
     if output is None:
         raise UsageError("repair the texts", "no output was given", "Add -o prompts.json.")
@@ -49,7 +53,8 @@ def run_repair(
     llm = open_llm(how)
     with collect_warnings():
         model, X = _vectors(images, image_column, quiet, options)
-        ask = ask_llm(model.taxonomy_, partial(_replies, llm, quiet))
+        replying = _Replying(llm, quiet)
+        ask = ask_llm(model.taxonomy_, replying)
         vectors = partial(
             texts_of,
             taxonomy=model.taxonomy_,
@@ -66,10 +71,13 @@ def run_repair(
             )
     _tell(found, quiet)
     say(f"{llm.model}: {llm.calls} call{'s' * (llm.calls != 1)}")
+    replying.warn()
     with writing(output) as temporary:
         found.prompts.save(temporary)
     new = sum(step.texts for step in found.steps if step.reason is None)
     say(f"{new} new text{'s' * (new != 1)} -> {output}")
+    answered = [len(step.asked) > len(step.unanswered) for step in found.steps]
+    return any(answered) or not answered
 
 
 def _vectors(
@@ -91,11 +99,29 @@ def _vectors(
     return model, given.batch.X
 
 
-def _replies(
-    llm: LLM, quiet: bool, queries: Sequence[Query], problem: Callable[[Query, str], str]
-) -> Mapping[str, Sequence[str]]:
-    with query_progress(quiet) as progress:
-        return llm.ask(queries, problem=problem, progress=progress).replies
+@dataclass
+class _Replying:
+    """Asks the LLM, and keeps what it did not answer."""
+
+    llm: LLM
+    quiet: bool
+    missing: list[tuple[Query, str]] = field(default_factory=list)
+
+    def __call__(
+        self, queries: Sequence[Query], problem: Callable[[Query, str], str]
+    ) -> Mapping[str, Sequence[str]]:
+        with query_progress(self.quiet) as progress:
+            found = self.llm.ask(queries, problem=problem, progress=progress)
+        self.missing += found.missing
+        return found.replies
+
+    def warn(self) -> None:
+        """Say how many replies did not come, and why the first did not."""
+        if self.missing:
+            query, reason = self.missing[0]
+            number = "1 reply is" if len(self.missing) == 1 else f"{len(self.missing)} replies are"
+            pair = f"{query.class_id!r} / {query.about!r}"
+            say(f"warning: {number} missing, first for {pair}: {reason}")
 
 
 def _tell(found: Gta, quiet: bool) -> None:

@@ -15,7 +15,7 @@ from byname.joins import FILE_COLUMNS, columns_of, file_key, join_names, read_ta
 from byname.names import bearers
 from byname.taxonomy import Taxonomy, clean_text
 
-__all__ = ["Matched", "folder_labels", "labels_of", "match_labels", "read_labels"]
+__all__ = ["Matched", "class_folders", "folder_labels", "labels_of", "match_labels", "read_labels"]
 
 _CLASS_COLUMNS = ("class_id", "label", "name", "class")
 _LAST_COLUMN = "id"  # as often as not the number of the row
@@ -131,8 +131,10 @@ def _check_agreement(
         )
 
 
-def folder_labels(keys: Sequence[str]) -> dict[str, str]:
+def folder_labels(keys: Sequence[str], option: str = "--labels") -> dict[str, str]:
     """The folder in which each image lies, as in ``images/<class>/a.jpg``; none at the top.
+
+    ``option`` is the one by which the user can give a file in their place.
 
     Raises
     ------
@@ -150,9 +152,37 @@ def folder_labels(keys: Sequence[str]) -> dict[str, str]:
         raise UsageError(
             "take the folders of the images as their labels",
             f"no image lies in a folder of its class (images: {quoted(keys, 3)})",
-            "Put each class into a folder of its own, or give --labels FILE.csv.",
+            f"Put each class into a folder of its own, or give {option} FILE.csv.",
         )
     return found
+
+
+def class_folders(
+    labels: Mapping[str, str], taxonomy: Taxonomy
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The labels that name a class, or several; and the others, with how many images bear each.
+
+    Raises
+    ------
+    UsageError
+        Where none names a class.
+
+    Examples
+    --------
+    >>> found = folder_labels(["cat/1.jpg", "new/2.jpg"])
+    >>> class_folders(found, Taxonomy.from_names(["cat", "dog"]))
+    ({'cat/1.jpg': 'cat'}, {'new': 1})
+    """
+    places = _places(set(labels.values()), taxonomy, None)
+    kept = {key: label for key, label in labels.items() if places[label]}
+    others = Counter(label for label in labels.values() if not places[label])
+    if others and not kept:
+        raise UsageError(
+            "take the folders of the images as their labels",
+            f"none of them names a class: {quoted(list(others), 3)}",
+            f"Give them ids such as {taxonomy.class_ids[0]!r}, or names that one class bears.",
+        )
+    return kept, dict(others)
 
 
 def labels_of(

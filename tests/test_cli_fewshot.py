@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -111,6 +112,8 @@ def test_every_method(tmp_path: Path, run: Run, made: Made, method: str) -> None
     assert record["counts"] | {"encoded": 0} == counts
     chosen = {"tip-adapter": "alpha", "coder": "alpha", "transclip": "gamma"}
     assert told[chosen.get(method, "strength")] > 0
+    pairs = sorted([row["file_name"], row["label"]] for row in read(support))
+    assert told["labels_sha256"] == hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def test_it_is_better_than_the_names_alone(tmp_path: Path, run: Run, made: Made) -> None:
@@ -159,6 +162,70 @@ def test_given_settings_are_used(tmp_path: Path, run: Run, made: Made) -> None:
     assert [row["rank"] for row in read(output)] == ["1", "2"] * 48
 
 
+@pytest.mark.parametrize("method", ["tip-adapter", "coder"])
+def test_what_is_not_given_is_searched(tmp_path: Path, run: Run, made: Made, method: str) -> None:
+    support, output = labels(made, tmp_path, 4), tmp_path / "out.csv"
+
+    def found(*options: str) -> dict[str, Any]:
+        done = run(*command(made, support, "-m", method, *options, "-o", output))
+        assert done.code == 0, done.err
+        told: dict[str, Any] = json.loads((tmp_path / "out.csv.run.json").read_text())["fewshot"]
+        return told
+
+    held = found("--beta", "3")
+    assert (held["beta"], held["tried"], held["unchosen"]) == (3.0, 150, None)
+    assert held["alpha"] != 1.0
+    assert held["accuracy"] > 0.9
+    held = found("--strength", "3")
+    assert (held["alpha"], held["tried"], held["unchosen"]) == (3.0, 1500, None)
+    assert held["beta"] != 5.5
+    assert "tried" not in found("--strength", "3", "--beta", "3")
+    done = run(*command(made, labels(made, tmp_path, 1), "-m", method, "--beta", "3"))
+    assert "note: alpha is 1, Tip-Adapter's: fewer than two classes have 3" in done.err
+    done = run(*command(made, support, "-m", method, "--strength", "0"))
+    assert "note: beta is 5.5, Tip-Adapter's: at strength 0 it makes no difference" in done.err
+
+
+def test_one_of_each_is_written_as_one(tmp_path: Path, run: Run, made: Made) -> None:
+    few = tmp_path / "few.csv"
+    rest = {key: name for key, name in made.truth.items() if key != made.keys[0]}
+    few.write_text("file_name,label\n" + "".join(f"{k},{v}\n" for k, v in rest.items()))
+    done = run(*command(made, few, "-o", tmp_path / "out.csv"))
+    assert "1 image by gaussian" in done.err
+    few.write_text(f"file_name,label\n{made.keys[0]},{made.truth[made.keys[0]]}\n")
+    done = run(*command(made, few, "-m", "transclip", "-o", tmp_path / "out.csv"))
+    assert "from 1 labelled one of 1 class -> " in done.err
+
+
+def test_folders_that_name_no_class_hold_the_unlabelled(
+    tmp_path: Path, run: Run, made: Made
+) -> None:
+    sorted_, names = tmp_path / "sorted", []
+    for i, key in enumerate(made.keys):
+        place = sorted_ / (made.truth[key] if i < 12 else "unsorted" if i < 50 else "later")
+        place.mkdir(parents=True, exist_ok=True)
+        (made.photos / key).rename(place / f"{i:02d}.png")
+        names.append((place / f"{i:02d}.png").relative_to(sorted_).as_posix())
+    (made.encoder / "images.json").write_text(json.dumps(names))
+    output, moved = tmp_path / "out.csv", made._replace(photos=sorted_)
+    done = run(*command(moved, "folder", "-o", output))
+    assert done.code == 0, done.err
+    seen = "48 images lie in folders that name no class, so without a label: 'later', 'unsorted'"
+    assert f"note: {seen}" in done.err
+    assert {row["file_name"] for row in read(output)} == set(names[12:])
+    assert seen in json.loads((tmp_path / "out.csv.run.json").read_text())["warnings"]
+    done = run("evaluate", sorted_, "--labels", "folder", *command(made, "x")[2:8])
+    assert done.code == 2
+    assert "48 of 60 name no class: " in done.err
+    for name in NAMES:
+        (sorted_ / name).rename(sorted_ / f"my {name}")
+    done = run(*command(moved, "folder"))
+    assert done.code == 2
+    assert "none of them names a class: " in done.err
+    done = run(*command(made._replace(photos=sorted_ / "later"), "folder"))
+    assert "give --support FILE.csv" in done.err
+
+
 def test_folders_of_their_class_and_stored_vectors(tmp_path: Path, run: Run, made: Made) -> None:
     """Photos that lie in a folder of their class are the support; a .parquet does as well."""
     sorted_ = tmp_path / "sorted"
@@ -193,7 +260,7 @@ def test_unreadable_images(tmp_path: Path, run: Run, made: Made) -> None:
     (made.encoder / "images.json").write_text(json.dumps([known[i] for i in kept]))
     done = run(*command(made, support, "-o", output))
     assert done.code == 0
-    assert f"1 labelled images could not be read: '{mine[0]}'" in done.err
+    assert f"1 labelled image could not be read: '{mine[0]}'" in done.err
     assert "1 could not be read (see the column 'error')" in done.err
     rows = read(output)
     assert [row["file_name"] for row in rows] == rest

@@ -74,8 +74,10 @@ def test_new_texts_are_written_and_asked_for_once(run: Run, job: list[str]) -> N
 def test_an_llm_that_says_nothing_of_use(run: Run, job: list[str]) -> None:  # noqa: F811
     with Server(lambda text, before: SILENT) as server:
         told = run(*job, "--llm-url", server.url, "-o", "p.json")
-    assert told.code == 0, told.err
+    assert told.code == 1, told.err
     assert "round 1: cat / dog: no usable text came" in told.err
+    assert "pairs without a usable answer: 1 of 1" in told.err
+    assert "missing" not in told.err
     assert "0 new texts -> p.json" in told.err
     held = json.loads(Path("p.json").read_text())["classes"]
     assert {i: [p["text"] for p in told] for i, told in held.items()} == {
@@ -83,6 +85,25 @@ def test_an_llm_that_says_nothing_of_use(run: Run, job: list[str]) -> None:  # n
         "dog": ["a dog"],
         "owl": ["a owl"],
     }
+
+
+def test_replies_that_do_not_come_are_told(run: Run, job: list[str]) -> None:  # noqa: F811
+    with Server(lambda text, before: "no choices") as server:
+        told = run(*job, "--llm-url", server.url, "-o", "p.json", "-q")
+    assert told.code == 1
+    assert "warning: 1 reply is missing, first for 'cat' / 'dog': " in told.err
+    assert "ended: no new pair of classes has images between it; pairs without" in told.err
+    assert "0 new texts -> p.json" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_no_question_is_no_failure(tmp_path: Path, run: Run, job: list[str]) -> None:  # noqa: F811
+    vectors = np.eye(6, dtype=np.float32)[np.arange(12) % 3]
+    np.save(tmp_path / "encoder" / "images.npy", vectors)
+    with Server(lambda text, before: "no choices") as server:
+        told = run(*job, "--llm-url", server.url, "-o", "p.json")
+        assert (told.code, len(server.asked)) == (0, 0), told.err
+    assert "ended: no new pair of classes has images between it\n" in told.err
 
 
 @pytest.mark.parametrize(

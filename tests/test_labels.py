@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from byname.errors import UsageError
-from byname.labels import folder_labels, match_labels, read_labels
+from byname.labels import class_folders, folder_labels, labels_of, match_labels, read_labels
 from byname.taxonomy import Node, Taxonomy
 
 CATS = Taxonomy.from_names(["cat", "dog", "Red Apple"])
@@ -185,5 +185,23 @@ def test_folders() -> None:
 
 
 def test_folders_that_are_none() -> None:
-    with pytest.raises(UsageError, match=r"no image lies in a folder of its class .*'1.jpg'"):
+    with pytest.raises(UsageError, match=r"no image lies in a folder of its class .*'1.jpg'") as e:
         folder_labels(["1.jpg", "2.jpg"])
+    assert "or give --labels FILE.csv" in str(e.value)
+    with pytest.raises(UsageError, match=r"or give --support FILE\.csv"):
+        folder_labels(["1.jpg"], "--support")
+
+
+def test_folders_that_name_no_class() -> None:
+    keys = ["cat/1.jpg", "new/2.jpg", "red apple/3.jpg", "old/4.jpg", "new/5.jpg"]
+    kept, others = class_folders(folder_labels(keys), CATS)
+    assert kept == {"cat/1.jpg": "cat", "red apple/3.jpg": "red apple"}
+    assert others == {"new": 2, "old": 1}
+    with pytest.raises(UsageError, match="3 of 5 name no class: 'new', 'old'"):
+        labels_of("folder", keys, CATS)
+    with pytest.raises(UsageError, match="3 of 5 name no class: 'new', 'old'"):
+        match_labels(keys, folder_labels(keys), CATS)
+    with pytest.raises(UsageError, match="none of them names a class: 'new'"):
+        class_folders({"new/2.jpg": "new"}, CATS)
+    # What may be several classes is no mere folder: match_labels refuses it.
+    assert class_folders({"pepper/1.jpg": "pepper"}, TREE) == ({"pepper/1.jpg": "pepper"}, {})

@@ -191,7 +191,8 @@ class FewShot:
         result says so.
 
         Among equals the smallest beta, then the smallest alpha is chosen. Every further round
-        searches as many values between half and one and a half times the best so far.
+        searches as many values between half and one and a half times the best so far. A grid of
+        one value holds it fixed while the other is searched.
 
         Parameters
         ----------

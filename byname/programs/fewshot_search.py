@@ -51,7 +51,7 @@ def search(
     """The alpha and beta with the most right answers over all parts together.
 
     Among equals the smallest beta, then the smallest alpha. Every further round searches as many
-    values between half and one and a half times the best so far.
+    values between half and one and a half times the best so far; a grid of one value stays.
     """
     grid_b, grid_a = _grid("betas", betas), _grid("alphas", alphas)
     check_whole("search", "rounds", rounds, 1)
@@ -67,9 +67,13 @@ def search(
             if found > best.accuracy:
                 best = replace(best, alpha=float(grid_a[at]), beta=beta, accuracy=found)
         best = replace(best, tried=best.tried + len(grid_a) * len(grid_b))
-        grid_b = np.linspace(0.5 * best.beta, 1.5 * best.beta, len(grid_b))
-        grid_a = np.linspace(0.5 * best.alpha, 1.5 * best.alpha, len(grid_a))
+        grid_b, grid_a = _around(best.beta, grid_b), _around(best.alpha, grid_a)
     return best
+
+
+def _around(best: float, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As many values around the best one; a grid of one value is held fixed."""
+    return np.linspace(0.5 * best, 1.5 * best, len(grid)) if len(grid) > 1 else grid
 
 
 def _grid(name: str, values: Sequence[float]) -> NDArray[np.float64]:

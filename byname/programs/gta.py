@@ -91,6 +91,8 @@ class GtaStep:
         Of the images, how many are answered otherwise; 0 where nothing was kept.
     reason : str or None
         Why the texts of this round were not kept; None where they were.
+    unanswered : tuple of (id, id)
+        Pairs of which no text came: no reply, or none that could be used.
     """
 
     asked: Pairs
@@ -98,6 +100,7 @@ class GtaStep:
     left_out: int
     changed_share: float
     reason: str | None
+    unanswered: Pairs = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +148,8 @@ def gta(
 
     It ends when the rounds are used up, no new pair has images between it, or ``patience`` rounds
     in a row changed less than 0.1 % of the answers, be it that nobody answered, that the texts were
-    undone, or that they made no difference. The last good state is what is returned. What ``ask``
+    undone, or that they made no difference. ``ended`` says which, and how many of the pairs asked
+    about were not answered, if any. The last good state is what is returned. What ``ask``
     raises is passed on; a client that keeps its replies makes the same call go on from there.
 
     The released code also tunes the encoder in between, with the images it is surest of, and
@@ -195,7 +199,8 @@ def _rounds(prompts: PromptSet, look: _Looking, ask: Ask, settings: GtaSettings)
             ended = "no new pair of classes has images between it"
             break
         done.update(pairs)
-        merged, texts, odd = look.merged(prompts, ask(pairs), pairs, now)
+        given = ask(pairs)
+        merged, texts, odd = look.merged(prompts, given, pairs, now)
         share, reason = 0.0, None if texts else "no usable text came"
         if texts:
             new = look.at(merged)
@@ -204,12 +209,26 @@ def _rounds(prompts: PromptSet, look: _Looking, ask: Ask, settings: GtaSettings)
                 share = float((new.y != now.y).mean())
                 prompts, now = merged, new
                 best = tuple(map(max, best, new.agree))
-        steps.append(GtaStep(pairs, texts, odd, share, reason))
+        steps.append(GtaStep(pairs, texts, odd, share, reason, _silent(pairs, given)))
         idle = idle + 1 if share < SETTLED else 0
         if idle >= settings.patience:
             ended = f"{idle} rounds in a row changed nothing"
             break
-    return Gta(prompts, now.pipeline, tuple(steps), ended)
+    return Gta(prompts, now.pipeline, tuple(steps), ended + _unanswered(steps))
+
+
+def _silent(pairs: Pairs, given: PromptSet) -> Pairs:
+    """Pairs of which no text came; by the classes where the texts are told of no pair."""
+    if given.pairs:
+        told = {frozenset((pair.a, pair.b)) for pair in given.pairs if pair.texts}
+        return tuple(pair for pair in pairs if frozenset(pair) not in told)
+    return tuple(pair for pair in pairs if not any(given.classes.get(i) for i in pair))
+
+
+def _unanswered(steps: Sequence[GtaStep]) -> str:
+    lost = sum(len(step.unanswered) for step in steps)
+    asked = sum(len(step.asked) for step in steps)
+    return f"; pairs without a usable answer: {lost} of {asked}" if lost else ""
 
 
 def ask_llm(taxonomy: Taxonomy, replying: Replying) -> Ask:

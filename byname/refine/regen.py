@@ -115,10 +115,13 @@ class Regen(WholeBatch):
     there is the name of the class and the text retrieved.
 
     Assumes that the images that look most like the text of a class are mostly of it: what is wrong
-    in round 0 teaches, and finds its like. Not that all names occur, nor equal shares. Goes back to
-    S, and says so in the report, with fewer than two images or classes, where fewer than two
-    classes have images left, and, unless ``guard`` is false, where neighbours agree less than
-    before (:mod:`byname.refine.guard`).
+    in round 0 teaches, and finds its like. Assumes logits of one level for all images, as cosines
+    are: round 0 compares the logits S_ik of one class between images, so that adding a number to
+    all logits of one image, which leaves its answer as it is, changes what is retrieved. Not that
+    all names occur, nor equal shares. Goes back to S, and says so in the report, with fewer than
+    two images or classes, where fewer than two classes have images left, and, unless ``guard`` is
+    false, with fewer images than two for each name that S answers and where neighbours agree less
+    than before (:mod:`byname.refine.guard`).
 
     Shapes: X (N, D), S (N, K) to S' (N, K). Of m images kept, N at most, each round takes 2 N m D
     for the queries, in tiles, and 4 m K D ``steps`` for the classifier; one array of the size of S.
@@ -196,6 +199,15 @@ class Regen(WholeBatch):
 
     def _near(self) -> int:
         return 0
+
+    def too_little(self, X: Any, S: Any) -> str | None:
+        """Also fewer images than two for each name that is answered."""
+        reason = super().too_little(X, S)
+        if reason is None and self.params.guard:
+            named = len(np.unique(ops.to_numpy(S).argmax(axis=1)))
+            if len(S) < 2 * named:
+                return f"there are {len(S)} images for {named} names: too few to learn from"
+        return reason
 
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> Floats:
         S = ops.to_numpy(ops.as_float(state.S))

@@ -333,6 +333,24 @@ def test_rounds_search_from_half_to_one_and_a_half_times_the_best(
     assert (found.beta, found.alpha, found.tried) == (4.5, 12.0, 18)
 
 
+def test_a_grid_of_one_value_is_held_in_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, list[float]]] = []
+
+    def right(text: Any, votes: Any, index: Any, alphas: Any) -> Any:
+        seen.append((float(votes), alphas.tolist()))
+        return (100 - abs(votes - 4) - abs(alphas - 11)).astype(np.intp)
+
+    monkeypatch.setattr(fewshot_search, "right_by_alpha", right)
+    part = Asked(np.zeros((1, 2)), np.zeros(1, np.intp), np.asarray)
+    found = fewshot_search.search([part], [7.0], [8.0, 40.0], 3)
+    assert ({beta for beta, _ in seen}, found.beta, found.tried) == ({7.0}, 7.0, 6)
+    assert [alphas for _, alphas in seen] == [[8, 40], [4, 12], [6, 18]]
+    seen.clear()
+    found = fewshot_search.search([part], [6.0, 3.0], [2.0], 3)
+    assert ({tuple(alphas) for _, alphas in seen}, found.alpha) == ({(2.0,)}, 2.0)
+    assert len({beta for beta, _ in seen}) > 2
+
+
 def test_wrong_searches_are_named() -> None:
     texts, support, ids, _ = task(0)
     model = FewShot(texts).fit(support, ids)

@@ -153,7 +153,33 @@ def test_nothing_and_rubbish_leave_the_texts_as_they_were(fresh: World, reply: A
     assert {step.reason for step in found.steps} == {"no usable text came"}
     assert {step.changed_share for step in found.steps} == {0.0}
     assert any(step.left_out for step in found.steps) == (reply == STRIPES)
-    assert found.ended == "3 rounds in a row changed nothing"
+    ended = "3 rounds in a row changed nothing"
+    if reply == STRIPES:  # answers, but of no use
+        assert found.ended == ended
+        assert not any(step.unanswered for step in found.steps)
+    else:
+        asked = [pair for step in found.steps for pair in step.asked]
+        assert [pair for step in found.steps for pair in step.unanswered] == asked
+        assert (
+            found.ended == f"{ended}; pairs without a usable answer: {len(asked)} of {len(asked)}"
+        )
+
+
+def test_pairs_that_are_not_answered_are_told_apart(fresh: World) -> None:
+    """The first question has no reply; of texts without pairs the classes tell."""
+    said = iter([None])
+    found = fresh.run(lambda number: next(said, GOOD), votes="texts", rounds=2)
+    assert [len(step.unanswered) for step in found.steps] == [1, 0]
+    assert found.steps[0].unanswered == found.steps[0].asked[:1]
+    assert found.ended.startswith("the rounds are used up; pairs without a usable answer: 1 of ")
+
+    def ask(pairs: Any) -> PromptSet:
+        name = fresh.taxonomy.node(pairs[0][1]).name
+        texts = [Prompt(text=f"a photo of a {name} with its own look.")]
+        return PromptSet(classes={pairs[0][1]: texts})
+
+    found = gta(fresh.prompts, fresh.X, fresh.texts_of, ask, settings=GtaSettings(rounds=1))
+    assert found.steps[0].unanswered == found.steps[0].asked[1:]
 
 
 def test_a_round_that_makes_neighbours_disagree_is_undone(fresh: World) -> None:

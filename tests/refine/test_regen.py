@@ -125,6 +125,34 @@ def test_fewer_than_two_classes_left() -> None:
     np.testing.assert_array_equal(member.scores_, S)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_fewer_images_than_two_for_each_answered_name(count: int) -> None:
+    """Images of three of nineteen names teach from six on."""
+    counts = [2, 2, 2] + [0] * 16
+    batch, texts, state = cases.given(3, counts=counts, noise=0.02, bias=0.05, D=32)
+    S = np.asarray(state.S)
+    order = np.array([0, 2, 4, 1, 3, 5])
+    assert S[order].argmax(axis=1).tolist() == [0, 1, 2] * 2
+    few = Batch(batch.X[order[:count]]), texts, replace(state, S=S[order[:count]])
+    told = fitted(Regen, few).report()
+    assert told["stepped_back"] is True
+    named = min(count, 3)
+    assert told["reason"] == f"there are {count} images for {named} names: too few to learn from"
+    enough = fitted(Regen, (Batch(batch.X[order]), texts, replace(state, S=S[order])))
+    assert "too few" not in str(enough.report().get("reason"))
+    assert enough.kept_
+
+
+def test_logits_are_taken_to_be_of_one_level() -> None:
+    """A number added to all logits of an image changes what its class retrieves, as documented."""
+    batch, texts, state = cases.given(1, counts=(20, 30, 10), noise=0.05, bias=0.1)
+    shift = np.linspace(0, 50, 60, dtype=np.float32)[:, None]
+    moved = replace(state, S=np.asarray(state.S) + shift)
+    plain_, other = (fitted(Regen, (batch, texts, s), guard=False, rounds=1, top=4)
+                     for s in (state, moved))  # fmt: skip
+    assert not np.allclose(plain_.scores_, other.scores_, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", sorted(set(cases.BAD) - {"no image"}))
 @pytest.mark.parametrize("params", [{}, {"guard": False, "k": 2, "rounds": 4}])
 def test_bad_input(name: str, params: dict[str, Any]) -> None:
