@@ -34,7 +34,7 @@ def advice(flag: str, class_id: str, command: str, recipe: Recipe) -> str:
     >>> from byname.recipes import get_recipe
     >>> command = "byname diagnose photos --classes c.csv --lineage group,name"
     >>> advice("ambiguous name", "crane", command, get_recipe("cpe"))
-    'byname taxonomy check c.csv --lineage group,name'
+    "# give 'crane' and its namesakes different names or aliases in c.csv"
     >>> advice("weak", "dog", command, get_recipe("cpe")).split("  #")[1][:50]
     ' answer those with class_id dog, write the answers'
     """
@@ -48,10 +48,10 @@ def advice(flag: str, class_id: str, command: str, recipe: Recipe) -> str:
             return f"# write the task again, with more texts for {about}"
         file = _value(words, "--taxonomy")
         do = f"# write the task {_printable(shlex.quote(task))} again, with another name"
-        return f"{do} for {about}" if file is None else _join("byname taxonomy check", [file])
+        return f"{do} for {about}" if file is None else _rename(class_id, file)
     classes = _value(words, "--classes") or "CLASSES"
     if flag == "ambiguous name":
-        return _join("byname taxonomy check", [classes, *tree])
+        return _rename(class_id, classes)
     make = _join(
         "byname prompts make --style haprompts",
         ["--classes", classes, *tree, "--emit", QUERIES],
@@ -64,6 +64,12 @@ def advice(flag: str, class_id: str, command: str, recipe: Recipe) -> str:
     if flag == "never predicted":
         hint += f"; or take {about} out of the classes, if it does not occur"
     return f"{make}  # {hint}"
+
+
+def _rename(class_id: str, classes: str) -> str:
+    """``byname taxonomy check`` would say that the classes can be used: only the user can help."""
+    one = f"'{class_id}' and its namesakes"
+    return _printable(f"# give {one} different names or aliases in {shlex.quote(classes)}")
 
 
 def _with_prompts(words: list[str], prompts: str) -> str:

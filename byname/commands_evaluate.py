@@ -64,7 +64,7 @@ def run(
     path = Path(output) if output not in (None, "-") else None
     if path is not None:
         check_output(path, suffixes=SUFFIXES)
-        _check_beside(path, task)
+        check_beside(path, task)
     contenders, names = parse_recipes(recipes), check_metrics(metric_names)
     check_baseline(scoring["baseline"], contenders)
 
@@ -152,7 +152,8 @@ def with_second(task: Task, options: Mapping[str, Any]) -> Task:
     return task.with_second(other)
 
 
-def _check_beside(path: Path, task: Path | None) -> None:
+def check_beside(path: Path, task: Path | None) -> None:
+    """Refuse an output that the next run would read as the taxonomy of the task."""
     if task is None or path.suffix.lower() == ".md":
         return
     if path.with_suffix("").resolve() == task.with_suffix("").resolve():

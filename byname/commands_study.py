@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from byname.classifier import Classifier
 from byname.commands import say_notes, with_extras
-from byname.commands_evaluate import with_second
+from byname.commands_evaluate import check_beside, with_second
 from byname.console import (
     Counter,
     collect_warnings,
@@ -28,6 +28,7 @@ from byname.files import atomic_path
 from byname.images.sources import Source
 from byname.inputs import open_images
 from byname.labels import labels_of
+from byname.progress import tell
 from byname.provenance import run_record, versions
 from byname.recipes import get_recipe
 from byname.report.data import make_report
@@ -79,9 +80,12 @@ def run_diagnose(
     if output is not None:
         check_output(output, suffixes=(".html", ".json"))
     html = output is not None and output.suffix.lower() == ".html"
+    if output is not None and not html:
+        check_beside(output, task)
     with collect_warnings() as told:
         if task is not None:
             with working(quiet):
+                tell("read the task")
                 subject, known, record = _of_task(task, taxonomy, with_labels, options)
         else:
             subject, known, record = _of_images(str(images), labels, image_column, quiet, options)
@@ -96,7 +100,8 @@ def run_diagnose(
             )
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     if output is not None:
-        with atomic_path(output) as path:
+        with working(quiet), atomic_path(output) as path:
+            tell("write the report")
             path.write_text(page(report) if html else text, encoding="utf-8")
         if not quiet:
             say(f"wrote {output}")
@@ -184,6 +189,7 @@ def _of_images(
     words = [images] + (["--image-column", image_column] if image_column else [])
     command = _command(words, options)
     with working(quiet):
+        tell("answer the images")
         subject = Subject.of_classifier(model, given, command=command, source=source)
     known = None
     if written is not None:

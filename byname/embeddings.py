@@ -156,17 +156,18 @@ class Embeddings:
             raise EmbeddingsError(asked, "there is no such file", "Make it with 'byname embed'.")
         try:
             table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
+            columns = table.column_names  # which may not be UTF-8 either
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise EmbeddingsError(
                 asked,
                 f"it is not a readable Parquet file ({(str(error) or 'OSError').splitlines()[0]})",
                 "Make it with 'byname embed'; for an array use Embeddings.from_arrays in Python.",
             ) from None
         meta = _meta(table.schema)
-        if meta.get("format") != FORMAT or not _fits(table):
+        if meta.get("format") != FORMAT or not _fits(table) or not _is_text(table):
             raise EmbeddingsError(
                 asked,
-                f"it was not written by byname (columns: {', '.join(table.column_names)})",
+                f"it was not written by byname (columns: {', '.join(columns)})",
                 "Make it with 'byname embed', or use Embeddings.from_arrays in Python.",
             )
         names, errors = table["file_name"].to_pylist(), table["error"].to_pylist()
@@ -188,7 +189,7 @@ def is_embeddings_file(path: Path) -> bool:
         return False
     try:
         return _meta(pq.read_schema(path)).get("format") == FORMAT
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
 
 
@@ -225,6 +226,16 @@ def _fits(table: pa.Table) -> bool:
         and pa.types.is_floating(vectors.type.value_type)
         and names.null_count == vectors.null_count == 0
     )
+
+
+def _is_text(table: pa.Table) -> bool:
+    """Whether the texts are UTF-8, as they say: Parquet readers do not look."""
+    try:
+        for name in ("file_name", "error"):
+            table[name].validate(full=True)
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _unit(array: NDArray[Any], keys: Sequence[str]) -> NDArray[np.float32]:

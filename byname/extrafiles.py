@@ -186,16 +186,20 @@ def _parquet(path: Path, asked: str) -> tuple[Any, Any, Any]:
     do = "It needs the column file_name, and one of numbers for each class, called as the class."
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         seen = f"it cannot be read as Parquet ({(str(error) or 'OSError').splitlines()[0]:.100})"
         raise UsageError(asked, seen, do) from None
-    classes = [n for n in table.column_names if pa.types.is_floating(table.schema.field(n).type)]
-    holes = any(table[name].null_count for name in table.column_names)
-    if "file_name" not in table.column_names or not classes or holes:
-        seen = f"its columns are {quoted(table.column_names)}" + (", with gaps" if holes else "")
+    classes = [n for n in names if pa.types.is_floating(table.schema.field(n).type)]
+    holes = any(table[name].null_count for name in names)
+    if "file_name" not in names or not classes or holes:
+        seen = f"its columns are {quoted(names)}" + (", with gaps" if holes else "")
         raise UsageError(asked, seen, do)
-    columns = [table[name].to_numpy() for name in classes]
-    return np.stack(columns, axis=1), classes, table["file_name"].to_pylist()
+    try:
+        columns = [table[name].to_numpy() for name in classes]
+        return np.stack(columns, axis=1), classes, table["file_name"].to_pylist()
+    except ValueError as error:  # texts that are not UTF-8
+        raise UsageError(asked, f"a column cannot be read ({error!s:.100})", do) from None
 
 
 # -- images whose class is known, guessed or was asked for

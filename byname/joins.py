@@ -14,6 +14,7 @@ from byname.errors import UsageError
 __all__ = ["FILE_COLUMNS", "columns_of", "file_key", "join_names", "read_table"]
 
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
+MAX_ADDED = 50_000_000  # cells that the rows of a table may lack together
 T = TypeVar("T")
 
 
@@ -39,8 +40,12 @@ def read_table(path: Path, asked: str) -> tuple[list[str], list[list[str]]]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         names = [name.strip().lower() for name in next(lines, [])]
-        rows = []
+        rows, added = [], 0
         for row in lines:
+            # A long header over short rows would need their product in memory.
+            if (added := added + max(len(names) - len(row), 0)) > MAX_ADDED:
+                seen = f"its rows lack most of the header's {len(names):,} cells"
+                raise UsageError(asked, seen, "Give every row a cell for each column.")
             if any(row[len(names) :]):
                 seen = f"line {lines.line_num} has {len(row)} cells, but the header {len(names)}"
                 mark = "a tab" if separator == "\t" else f"'{separator}'"

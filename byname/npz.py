@@ -20,11 +20,13 @@ from byname.errors import BynameError, EmbeddingsError, UnsafeFileError
 __all__ = ["MAX_BYTES", "read_arrays"]
 
 MAX_BYTES = 16 << 30
+MAX_EMPTY = 1 << 20
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
     *(OSError, ValueError, OverflowError, MemoryError),
     *(RuntimeError, NotImplementedError, RecursionError),  # encrypted, or packed in another way
     *(SyntaxError, tokenize.TokenError),  # headers are Python literals
+    *(TypeError, KeyError, IndexError, AttributeError),  # ... that numpy does not check in full
 )
 
 
@@ -91,9 +93,14 @@ def _check_header(
     if dtype.hasobject:
         seen = f"'{key}' holds Python objects, and reading them could run code"
         raise UnsafeFileError(asked, seen, "Save plain arrays of numbers or texts.")
-    size = dtype.itemsize
+    size, items = dtype.itemsize, 1
     for n in shape:
         size *= n
+        items *= max(n, 1)
+    # Texts of no letters and rows of no numbers take no room, however many there are.
+    if not dtype.itemsize or (size == 0 and items > MAX_EMPTY):
+        seen = f"'{key}' has the shape {shape} and the type {dtype}"
+        raise UnsafeFileError(asked, seen, "Write the file again with numpy.savez.")
     if start + size != entry.file_size:
         seen = f"'{key}' claims {size} bytes, but holds {entry.file_size - start}"
         raise UnsafeFileError(asked, seen, "Write the file again with numpy.savez.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from byname.taxonomy_io import read_taxonomy
 __all__ = ["PLAIN_TEMPLATE", "Task"]
 
 PLAIN_TEMPLATE = "a photo of a {}."
+_PEEK = 200  # bytes of a file that tell a report from a taxonomy
 _KEYS = ("images", "texts", "classes", "templates")
 _DO = (
     "A task holds images (N, D), texts (P, K, D), labels (N,), classes (K,), templates (P,) and, "
@@ -87,7 +89,8 @@ class Task:
         ----------
         path : path of an .npz file
         taxonomy : path or Taxonomy, optional
-            By default the .json or .csv file of the same stem, if there is one, else a flat list.
+            By default the .json or .csv file of the same stem, if there is one, else a flat list;
+            an empty .json file and a report are passed over.
             Its classes are matched by id or by name.
         with_labels : bool
             False: the labels are not even read.
@@ -274,7 +277,16 @@ def _labels(asked: str, array: NDArray[Any], n: int, classes: Sequence[str]) -> 
 
 def _beside(path: Path) -> Path | None:
     files = [path.with_suffix(suffix) for suffix in (".json", ".csv")]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if file.is_file() and not _is_output(file)), None)
+
+
+def _is_output(path: Path) -> bool:
+    """Whether this is what ``diagnose --json > F.json`` leaves beside F.npz, and no taxonomy."""
+    if path.suffix != ".json":
+        return False
+    with path.open("rb") as file:
+        start = file.read(_PEEK).strip()
+    return not start or re.match(rb'\{\s*"format"\s*:\s*"byname-report/', start) is not None
 
 
 def _taxonomy(classes: Sequence[str], source: str | os.PathLike[str] | Taxonomy | None) -> Taxonomy:

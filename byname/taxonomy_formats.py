@@ -18,6 +18,7 @@ from byname.taxonomy_nodes import Node, clean_text, slug_ids, some
 __all__ = ["ASKED", "Entry", "assemble", "nested", "newick", "plain_text"]
 
 ASKED = "read the classes"
+DEEP, MAX_DEEP = 100, 2**25  # characters, and 8 a level, of paths of over 100 levels together
 _NESTED_HELP = 'Give a list of names, {"group": ["name", ...]} or {"name": ..., "children": [...]}.'
 
 
@@ -58,7 +59,7 @@ def assemble(
     tops = [i for i, e in enumerate(entries) if e.parent < 0]
     root = tops[0] if len(tops) == 1 and tops[0] in with_children else -1
     without_id = [i for i, e in enumerate(entries) if not e.id]
-    paths = (_path(entries, i, root) for i in without_id)
+    paths = _paths(entries, without_id, root)
     ids = [e.id for e in entries]
     for i, new in zip(without_id, slug_ids(paths, first), strict=True):
         ids[i] = new
@@ -67,6 +68,22 @@ def assemble(
         for i, e in enumerate(entries)
     )
     return Taxonomy(nodes, levels=levels, warnings=warnings)
+
+
+def _paths(entries: Sequence[Entry], chosen: Sequence[int], root: int) -> Iterator[list[str]]:
+    """Path of names of the chosen entries; refused where they would fill the memory.
+
+    In a chain of 100,000 nodes that have no ids these have 30 GB.
+    """
+    left = MAX_DEEP
+    for i in chosen:
+        path = _path(entries, i, root)
+        if len(path) > DEEP:
+            left -= sum(map(len, path)) + 8 * len(path)
+        if left < 0:
+            seen = f"at {entries[i].where or repr(entries[i].name)} it is {len(path):,} levels deep"
+            raise TaxonomyError(ASKED, seen, "Give the nodes ids, or fewer levels and no circles.")
+        yield path
 
 
 def _path(entries: Sequence[Entry], i: int, root: int) -> list[str]:

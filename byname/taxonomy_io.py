@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,8 @@ def _decode(data: bytes, asked: str, name: str) -> str:
 def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = [repr(key) for key in made if keys.count(key) > 1]
+        times = Counter(key for key, _ in pairs)
+        twice = [repr(key) for key in made if times[key] > 1]
         raise TaxonomyError("read JSON", f"the key {some(twice)} stands twice", "Rename one.")
     return made
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -79,7 +80,7 @@ def _rows(text: str, delimiter: str) -> tuple[list[str], _Rows]:
         raise TaxonomyError(
             ASKED, f"line {line} is not CSV: {error}", 'Close each double quote; write " as "".'
         ) from None
-    if repeated := {h for h in header if h and header.count(h) > 1}:
+    if repeated := {h for h, n in Counter(header).items() if h and n > 1}:
         raise TaxonomyError(
             ASKED, f"several columns are named {some(sorted(repeated))}", "Rename all but one."
         )

@@ -191,3 +191,29 @@ def test_real_tasks(shared: Path) -> None:
         S = Pipeline(get_recipe("ensemble")).fit(texts, batch).scores(batch)
         top1 = 100 * float((S.argmax(1) == task.labels).mean())
         assert top1 == pytest.approx({1024: 71.54, 512: 81.29, 768: 85.47}[dim], abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "",
+        "  \n",
+        '{\n "format": "byname-report/1",\n "title": "x"}',
+        '{"format":"byname-report/9"}',
+    ],
+)
+def test_a_report_beside_it_is_no_taxonomy(tmp_path: Path, left: str) -> None:
+    path = write(tmp_path)
+    path.with_suffix(".json").write_text(left)
+    assert Task.load(path).taxonomy.height == 1
+    rows = "".join(f"{name},{name},g\n" for name in NAMES)
+    path.with_suffix(".csv").write_text(f"id,name,parent\ng,g,\n{rows}dot,dot,\n")
+    with pytest.raises(TaxonomyError, match="no class for the leaves"):
+        Task.load(path)  # the next file is looked at
+
+
+def test_any_other_file_beside_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.with_suffix(".json").write_text('{"format": "something-else/1"}')
+    with pytest.raises(TaxonomyError):
+        Task.load(path)

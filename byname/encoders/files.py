@@ -9,7 +9,7 @@ from pathlib import Path
 
 from byname.errors import UnsafeFileError
 
-__all__ = ["read_checked", "sha256_of", "weights_beside"]
+__all__ = ["read_checked", "sha256_of", "start_of", "weights_beside"]
 
 _NO_WEIGHTS = {".json", ".md", ".txt", ".onnx"}
 
@@ -42,6 +42,23 @@ def sha256_of(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def start_of(path: Path, size: int) -> str:
+    """The first bytes of a text that is only informative; "" where it cannot be read.
+
+    Examples
+    --------
+    >>> start_of(Path("no/such/LICENSE"), 100)
+    ''
+    """
+    if not path.is_file():  # a folder, or a pipe, which would block
+        return ""
+    try:
+        with path.open("rb") as file:
+            return file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def weights_beside(model: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 from byname.encoders.base import EncoderInfo
-from byname.encoders.files import weights_beside
+from byname.encoders.files import start_of, weights_beside
 from byname.errors import EncoderError
 from byname.files import read_json
 from byname.images.preprocess import Preprocess
@@ -368,10 +368,11 @@ def _switch(card: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _pad_token(tokenizer_config: Path) -> str | None:
-    if not tokenizer_config.is_file():
-        return None
-    token = _json(tokenizer_config).get("pad_token")
-    return token.get("content") if isinstance(token, dict) else token
+    token = _json(tokenizer_config).get("pad_token") if tokenizer_config.is_file() else None
+    found = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(found, str | None):
+        raise ValueError(f"pad_token is {token!r:.60}, not a text")
+    return found
 
 
 def _json(path: Path, *required: str) -> dict[str, Any]:
@@ -388,13 +389,11 @@ def _json(path: Path, *required: str) -> dict[str, Any]:
 
 def _licence(folder: Path) -> str:
     """From the head of a model card, or the first line of a licence file."""
-    card = folder / "README.md"
-    if card.is_file():
-        head = card.read_text(encoding="utf-8", errors="replace")[:4000]
-        if head.startswith("---") and (found := re.search(r"^license:\s*(\S+)", head, re.M)):
-            return found[1].strip("\"'")
+    head = start_of(folder / "README.md", 4000)
+    if head.startswith("---") and (found := re.search(r"^license:\s*(\S+)", head, re.M)):
+        return found[1].strip("\"'")
     for path in sorted(folder.glob("LICENSE*")):
-        lines = path.read_text(encoding="utf-8", errors="replace")[:2000].split("\n")
+        lines = start_of(path, 2000).split("\n")
         if first := next((line.strip() for line in lines if line.strip()), ""):
             return first[:60]
     return "unknown"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ DTYPES = {
     "BoolStorage": "?",
 }
 MAX_DIMS = 8
+MAX_MEMO = 2**22  # things that pickles refer back to; a state dict has a few for each tensor
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 MAX_EMPTY = 2**31  # numpy refuses an empty array whose other sides multiply to too much
 
 
@@ -140,6 +143,7 @@ def _load(stream: io.BytesIO, refuse: Refuse) -> Any:
     # A malformed stream can raise almost anything from inside the unpickler; all of it means that
     # the file is not what it claims to be.
     try:
+        _check_memo(stream)
         return _Restricted(stream, refuse).load()
     except UnsafeFileError:
         raise
@@ -147,6 +151,18 @@ def _load(stream: io.BytesIO, refuse: Refuse) -> Any:
         raise refuse(
             f"it is not a legacy .pth file or is damaged ({type(error).__name__}: {error})"
         ) from None
+
+
+def _check_memo(stream: io.BytesIO) -> None:
+    """Refuse a pickle that numbers what it remembers beyond its own length.
+
+    The unpickler makes a table as long as the largest number, so five bytes could ask for 30 GB.
+    """
+    start = stream.tell()
+    for opcode, value, _ in pickletools.genops(stream):
+        if opcode.name in _PUTS and int(value or 0) > MAX_MEMO:
+            raise ValueError(f"it remembers a thing number {value}")
+    stream.seek(start)
 
 
 class _Rebuild(_Sealed):

@@ -357,7 +357,7 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray[Any]]:
         table = pq.read_table(path, columns=["file_name", "vector"])
         names = [str(name) for name in table["file_name"].to_pylist()]
         return names, np.array(table["vector"].to_pylist(), np.float32)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
             f"read '{path}'",
             f"it is not a table of vectors ({error!s:.200})",

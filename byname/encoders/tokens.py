@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,23 +40,32 @@ class TextTokenizer:
     ) -> None:
         from tokenizers import Tokenizer
 
-        try:
+        self._context, self._canonical, self._name = context, canonical, name
+        with self._guarded("it is not a tokenizer"):
             self._tokenizer = Tokenizer.from_str(content)
-        except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            empty = self._tokenizer.encode("").ids
+        self._end = empty[-1:]  # nothing where the tokenizer adds no markers
+
+    @contextmanager
+    def _guarded(self, seen: str) -> Iterator[None]:
+        """What tokenizers raises as an EncoderError: bare exceptions, and panics that are none."""
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+                raise
             raise EncoderError(
-                f"read '{name}'",
-                f"it is not a tokenizer ({error!s:.200})",
+                f"read '{self._name}'",
+                f"{seen} ({error!s:.200})",
                 "Get the file again from the model's source.",
             ) from None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._context, self._canonical = context, canonical
-        empty = self._tokenizer.encode("").ids
-        self._end = empty[-1:]  # nothing where the tokenizer adds no markers
 
     def token_id(self, token: str) -> int | None:
         """Number of a token; None where the vocabulary lacks it."""
-        found = self._tokenizer.token_to_id(token)
+        with self._guarded(f"it cannot look up {token!r:.60}"):
+            found = self._tokenizer.token_to_id(token)
         return None if found is None else int(found)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
@@ -73,7 +83,8 @@ class TextTokenizer:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if self._canonical:
             texts = [" ".join(t.translate(_NO_PUNCTUATION).lower().split()) for t in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        with self._guarded("it cannot cut the texts into tokens"):
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
 def groups_of_equal_length(

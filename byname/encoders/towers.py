@@ -47,8 +47,14 @@ class _Tower:
     ) -> None:
         self.path, self.pool = path, pool
         self.session = open_session(path, str(path), threads=threads, device=device)
-        self.inputs = {i.name: i for i in self.session.get_inputs()}
-        outputs = {o.name: o for o in self.session.get_outputs()}
+        try:
+            self.inputs = {i.name: i for i in self.session.get_inputs()}
+            outputs = {o.name: o for o in self.session.get_outputs()}
+            for spec in (*self.inputs.values(), *outputs.values()):
+                _ = spec.shape, spec.type  # decoded only here; dimensions have names, too
+        except UnicodeDecodeError:
+            seen = "the names of its inputs or outputs are not UTF-8"
+            raise EncoderError(f"use '{path}'", seen, "Export the graph again.") from None
         self.output = _pick_output(path, [o for n, o in outputs.items() if n != LOG_VAR])
         self.gives_log_var = LOG_VAR in outputs
         shape = outputs[self.output].shape

@@ -141,10 +141,10 @@ def gta(
 
     Each round adds the new texts of the asked pairs to their classes and fits anew. A text that is
     nearer to a class outside its pairs than to those in them, or farther from its class than such
-    classes are on average, is left out. The rest is kept unless
-    neighbours agree less than in the best state so far, by more than 0.02 beyond chance, on the
-    answers of the texts alone or on the refined ones: then the round is undone, and its ``reason``
-    says so. No pair is asked about twice. These checks are ours; the paper takes what comes.
+    classes are on average, is left out. The rest is kept unless neighbours agree less than in the
+    best state so far, by more than 0.02 beyond chance, on the answers of the texts alone or on the
+    refined ones: then the round is undone, and its ``reason`` says so. No pair is asked about
+    twice. These checks are ours; the paper takes what comes.
 
     It ends when the rounds are used up, no new pair has images between it, or ``patience`` rounds
     in a row changed less than 0.1 % of the answers, be it that nobody answered, that the texts were
@@ -176,7 +176,6 @@ def gta(
     Raises
     ------
     UsageError
-        Without images.
 
     Notes
     -----

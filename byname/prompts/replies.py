@@ -160,8 +160,10 @@ def _variants(label: str) -> list[str]:
     """ "differences for the lake (B)" as "lake (b)", "lake" and "b"."""
     short = re.sub(r"^(?:[\w ]*\b)?for\s+", "", label)
     found = [short, re.sub(r"^(?:an?|the)\s+", "", short)]
-    if two := re.fullmatch(r"(.+?)\s*\((.+)\)", found[-1]):
-        found += [two[1], two[2]]
+    # No regular expression: on "((((..." or many spaces its time grows with their square.
+    last = found[-1]
+    if last.endswith(")") and 0 < (at := last.find("(", 1)) < len(last) - 2:
+        found += [last[:at].rstrip(), last[at + 1 : -1]]
     return [text.strip(_EDGES + "()") for text in found]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.diagnose import ClassDiagnosis, Diagnosis, diagnose
-from byname.report.joint import OnTree, expected_joint, labelled_joint, right_of_each
+from byname.report.joint import OnTree, expected_joint, labelled_joint, with_mean
 from byname.report.schema import (
     FORMAT,
     ClassReport,
@@ -24,6 +24,7 @@ from byname.report.schema import (
 )
 from byname.report.shown import choose, describe
 from byname.report.texts import class_texts
+from byname.report.verdict import verdict
 from byname.study.checks import study
 from byname.study.finding import Finding, by_level
 from byname.study.subject import Subject
@@ -31,6 +32,7 @@ from byname.study.subject import Subject
 __all__ = ["make_report"]
 
 UNREADABLE = 100  # files that are named
+DEEP = 50  # levels of the tree; what reads it may nest no deeper than a few hundred
 Labels = NDArray[np.intp]
 
 
@@ -43,7 +45,7 @@ class _Known:
     labels: Labels | None
     expected: OnTree | None
     true: OnTree | None
-    joint: Any  # sparse (K, K) of the labels, or None
+    joint: Any  # sparse (K, K) of the highest scores and labels, or None
     pictures: Sequence[NDArray[np.intp]]
     places: Mapping[int, int]  # of the images that are shown
 
@@ -94,7 +96,7 @@ def make_report(
         expected_accuracy=found.expected_accuracy,
         interval=_pair(getattr(found, "interval", None)),
         worst=list(found.worst),
-        summary=_summary(known, findings),
+        summary=_summary(known),
         findings=[one.to_dict() for one in by_level(findings)],
         classes=_classes(known),
         tree=_tree(known),
@@ -103,7 +105,7 @@ def make_report(
         unreadable=_unreadable(subject),
         numbers=numbers,
         members=found.members,
-        notes=list(found.notes),
+        notes=[*found.notes, *_notes(subject)],
         provenance=dict(provenance or {}),
     )
 
@@ -131,13 +133,17 @@ def _known(
     for one in findings:
         for key in one.images:
             reasons.setdefault(place_of[key], []).append(one.kind.replace("_", " "))
-    joint = None if labels is None else labelled_joint(subject.answers, labels, len(ids))
+    K, joint, true = len(ids), None, None
+    if labels is not None:
+        joint = labelled_joint(subject.answers, labels, (K, K))
+        said = labelled_joint(subject.nodes, labels, (len(subject.taxonomy.nodes), K))
+        true = OnTree(said, subject.taxonomy)
     known = _Known(
         subject,
         found,
         labels,
         _expected(subject, found),
-        None if joint is None else OnTree(joint, subject.taxonomy),
+        true,
         joint,
         pictures,
         {i: place for place, i in enumerate(reasons)},
@@ -151,40 +157,63 @@ def _pair(interval: Any) -> list[float] | None:
 
 def _expected(subject: Subject, found: Diagnosis) -> OnTree | None:
     """Answers and classes as expected; None with a single class."""
-    if found.expected_accuracy is None:
+    if found.expected_accuracy is None or found.chances is None:
         return None
-    each = np.array([one.expected_accuracy or 0.0 for one in found.classes.values()])
-    right = right_of_each(each, subject.answers, found.expected_accuracy)
-    return OnTree(expected_joint(subject.S, subject.answers, right), subject.taxonomy)
+    rows, weight = found.chances.rows, found.chances.weight
+    right = with_mean(found.chances.right, weight, found.expected_accuracy)
+    best, said, n = subject.answers[rows], subject.nodes[rows], len(subject.taxonomy.nodes)
+    joint = expected_joint(subject.S[rows], best, right, weight, said, n)
+    return OnTree(joint, subject.taxonomy)
 
 
-def _summary(known: _Known, findings: Sequence[Finding]) -> Summary:
-    n = None if known.labels is None else int((known.labels >= 0).sum())
-    true = known.true
+def _summary(known: _Known) -> Summary:
+    subject, true, expected = known.subject, known.true, known.expected
+    decision = subject.decided[0].decision
+    accepted = decision == "accept"
+    share = known.found.expected_accuracy
+    if expected is not None and subject.otherwise:
+        share = float(expected.heights[0] / expected.heights.sum())
+    above = None if expected is None else float(expected.above / expected.heights.sum())
+    n, right = None, np.zeros(0, np.bool_)
+    if known.labels is not None:
+        seen = known.labels >= 0
+        n, accepted_seen = int(seen.sum()), accepted[seen]
+        leaf = np.asarray(subject.taxonomy.leaf_index)
+        right = subject.nodes[seen] == leaf[known.labels[seen]]
     return Summary(
-        n_unreadable=len(known.subject.errors),
-        n_classes=len(known.subject.taxonomy),
+        n_unreadable=len(subject.errors),
+        n_classes=len(subject.taxonomy),
+        n_otherwise=subject.otherwise,
+        coverage=float(accepted.mean()),
+        expected_accuracy=share,
+        expected_above=above,
         n_labelled=n,
-        accuracy=None if true is None or not n else float(true.heights[0] / n),
+        accuracy=float(right.mean()) if n else None,
+        above=None if true is None or not n else true.above / n,
+        accuracy_accepted=float(right[accepted_seen].mean()) if n and accepted_seen.any() else None,
         severity=None if true is None else true.severity(),
-        expected_severity=None if known.expected is None else known.expected.severity(),
-        decisions=dict(Counter(known.subject.decided[0].decision.tolist())),
-        verdict=_verdict(known.found, findings),
+        expected_severity=None if expected is None else expected.severity(),
+        decisions=dict(Counter(decision.tolist())),
+        verdict=verdict(known.found, share if subject.otherwise else None, above or 0.0),
     )
 
 
-def _verdict(found: Diagnosis, findings: Sequence[Finding]) -> str:
-    if found.expected_accuracy is None:
-        return "With one class there is nothing to tell apart: no accuracy can be expected."
-    said = f"About {found.expected_accuracy:.0%} of the answers are expected to be right"
-    weak = [found.classes[i] for i in found.worst if found.classes[i].flag]
-    if not weak:
-        return f"{said}, and no class stands out as failing."
-    names = ", ".join(f"'{one.name}'" for one in weak[:3])
-    rest = len(weak) - 3
-    more = f" and {rest} more" if rest > 0 else ""
-    fail = "is expected to fail" if len(weak) == 1 else "are expected to fail"
-    return f"{said}; {names}{more} {fail}: begin with the first."
+def _notes(subject: Subject) -> list[str]:
+    """What else a reader must know: what the numbers are about, and what was left out."""
+    made, n, levels = [], subject.otherwise, int(np.max(subject.taxonomy.depths))
+    if n:
+        made.append(
+            f"the decide stage ({subject.pipeline.decider.name}) answers {n:,} of "
+            f"{len(subject.nodes):,} images otherwise than with the class of their highest score: "
+            "summary, tree, heights and labels of images are about its answers; the numbers of "
+            "classes (images, share, expected and true accuracy, confusions) are about the scores"
+        )
+    if levels > DEEP:
+        made.append(
+            f"the taxonomy has {levels:,} levels: the tree is shown down to level {DEEP}, and the "
+            "classes below it hang on their group there"
+        )
+    return made
 
 
 def _truth(joint: Any, k: int) -> Truth | None:
@@ -246,35 +275,38 @@ def _confusions(
 
 def _tree(known: _Known) -> NodeReport:
     taxonomy, expected, true = known.subject.taxonomy, known.expected, known.true
-    n = np.bincount(
-        np.asarray(taxonomy.leaf_index)[known.subject.answers], minlength=len(taxonomy.nodes)
-    )
+    depths, parents = np.asarray(taxonomy.depths), np.asarray(taxonomy.parents)
+    n = np.bincount(known.subject.nodes, minlength=len(taxonomy.nodes))
     leaves = (np.asarray(taxonomy.heights) == 0).astype(int)
+    group = leaves == 0
     for i in range(len(n) - 1, 0, -1):
-        n[taxonomy.parents[i]] += n[i]
-        leaves[taxonomy.parents[i]] += leaves[i]
-    made: list[NodeReport] = []
+        n[parents[i]] += n[i]
+        leaves[parents[i]] += leaves[i]
+    made: dict[int, NodeReport] = {}
+    above = parents.copy()
     for i, node in enumerate(taxonomy.nodes):
-        made.append(
-            NodeReport(
-                id=node.id,
-                name=node.name,
-                level=int(taxonomy.depths[i]),
-                n=int(n[i]),
-                classes=int(leaves[i]),
-                expected_accuracy=_ratio(expected, i),
-                truth=None
-                if true is None
-                else Truth(
-                    n=int(true.true[i]),
-                    accuracy=float(true.both[i] / true.true[i]) if true.true[i] else None,
-                    precision=float(true.both[i] / true.said[i]) if true.said[i] else None,
-                ),
-                children=[],
-            )
+        if i and depths[above[i]] > DEEP:  # parents come before their children
+            above[i] = above[above[i]]
+        if group[i] and depths[i] > DEEP:
+            continue
+        made[i] = NodeReport(
+            id=node.id,
+            name=node.name,
+            level=int(depths[i]),
+            n=int(n[i]),
+            classes=int(leaves[i]),
+            expected_precision=_ratio(expected, i),
+            truth=None
+            if true is None
+            else Truth(
+                n=int(true.true[i]),
+                accuracy=float(true.both[i] / true.true[i]) if true.true[i] else None,
+                precision=float(true.both[i] / true.said[i]) if true.said[i] else None,
+            ),
+            children=[],
         )
         if i:
-            made[taxonomy.parents[i]]["children"].append(made[i])
+            made[int(above[i])]["children"].append(made[i])
     return made[0]
 
 

@@ -26,7 +26,10 @@ FORMAT: Final = "byname-report/1"
 
 
 class Truth(TypedDict):
-    """What the labels say; only where the user gave labels."""
+    """What the labels say; only where the user gave labels.
+
+    Of a class, answers are the highest scores; of a node they are what the decide stage says.
+    """
 
     n: int  # images with this label
     accuracy: float | None  # share of them that are answered so (recall); None without images
@@ -49,19 +52,23 @@ class TextReport(TypedDict):
     kind: str
     weight: float
     changes: float | None  # share of all images whose answer is another without this text
-    effect: float | None  # change of the class's label-free score without it; above 0: it hurts
+    effect: float | None  # change of the class's label-free score without it
+    hurts: bool  # the effect is above 0 and large enough to be a finding
 
 
 class ClassReport(TypedDict):
-    """One class, under its id."""
+    """One class, under its id: as the scores have it, whatever the decide stage makes of them.
+
+    An answer is here the class of the highest score, so that all of these numbers are of one kind.
+    """
 
     name: str
     path: list[str]  # ids from the root down
     n: int  # images answered so
     predicted_share: float
     cmm: float | None
-    expected_accuracy: float | None
-    interval: list[float] | None  # low, high
+    expected_accuracy: float | None  # share of its images that are answered so (recall)
+    interval: list[float] | None  # low, high; None where no image is answered so
     confusions: list[Confused]
     flag: str
     next: str
@@ -72,14 +79,18 @@ class ClassReport(TypedDict):
 
 
 class NodeReport(TypedDict):
-    """One node of the taxonomy, rolled up: an answer in its subtree counts as right for it."""
+    """One node of the taxonomy, rolled up: an answer in its subtree counts as right for it.
+
+    Answers are those of the decide stage, which may be groups. No deeper than 50 levels: what lies
+    deeper hangs on its ancestor there.
+    """
 
     id: str
     name: str
     level: int
     n: int  # images answered in its subtree
     classes: int  # leaves below it
-    expected_accuracy: float | None  # of the images answered here, as this node
+    expected_precision: float | None  # share of the images answered here that are of this node
     truth: Truth | None
     children: list[NodeReport]
 
@@ -102,6 +113,7 @@ class ImageReport(TypedDict):
     probability: float
     margin: float
     decision: str
+    outcome: Literal["right", "above", "wrong"] | None  # with a label; above: a group that holds it
     top: list[list[Any]]  # [class id, probability], at most 5
     why: list[Piece]  # texts of the answered class
     against: str | None  # runner-up's class id
@@ -112,20 +124,26 @@ class ImageReport(TypedDict):
 
 
 class Summary(TypedDict):
-    """The head of the page."""
+    """The head of the page: of the answers that are given out, as the decide stage makes them."""
 
     n_unreadable: int
     n_classes: int
+    n_otherwise: int  # images that are not answered with the class of their highest score
+    coverage: float  # share of the images whose decision is "accept"
+    expected_accuracy: float | None  # share of the images whose answer is their class
+    expected_above: float | None  # share of the images whose answer is a group that holds it
     n_labelled: int | None  # images with a label; None where no labels were given
-    accuracy: float | None  # of these
-    severity: float | None  # mean LCA height of the mistakes, with labels
+    accuracy: float | None  # share of these whose answer is their class
+    above: float | None  # share of these whose answer is a group that holds it
+    accuracy_accepted: float | None  # of those of them whose decision is "accept"
+    severity: float | None  # mean LCA height where the answer is not the class, with labels
     expected_severity: float | None  # the same, expected
     decisions: dict[str, int]  # accept, backoff, reject
     verdict: str  # one sentence: what to think of it and what to do first
 
 
 class Height(TypedDict):
-    """Mistakes at one height of the lowest common ancestor."""
+    """Answers other than the class, at one height of the lowest common ancestor."""
 
     height: int
     expected_share: float  # of all images
@@ -139,7 +157,7 @@ class Report(TypedDict):
     title: str
     recipe: str
     n_images: int
-    expected_accuracy: float | None
+    expected_accuracy: float | None  # of the classes of the highest score
     interval: list[float] | None
     worst: list[str]  # ids of all classes, those expected to fail first; empty with one class
     summary: Summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ def choose(subject: Subject, order: Sequence[int]) -> tuple[dict[int, list[str]]
     Returns
     -------
     dict of int to list of str
-        Reasons by place of the image, at most 400 images.
+        Reasons by place of the image, at most 400 images. An image belongs to the class that it
+        is decided to be; if that is a group, to the class of its highest score.
     list of array
         Typical and doubtful images of class k, at 2 k and 2 k + 1.
     """
@@ -51,8 +53,9 @@ def choose(subject: Subject, order: Sequence[int]) -> tuple[dict[int, list[str]]
     if not len(subject.answers):
         return reasons, each
     margin = _margins(subject)
-    by_class = np.lexsort((-margin, subject.answers))
-    start = np.searchsorted(subject.answers[by_class], np.arange(K + 1))
+    own_class = _listed(subject)
+    by_class = np.lexsort((-margin, own_class))
+    start = np.searchsorted(own_class[by_class], np.arange(K + 1))
     seen = [k for k in order if start[k] < start[k + 1]]
     for place, k in enumerate(seen):
         own = by_class[start[k] : start[k + 1]]
@@ -65,6 +68,15 @@ def choose(subject: Subject, order: Sequence[int]) -> tuple[dict[int, list[str]]
             for i in images.tolist():
                 reasons.setdefault(i, []).append(reason)
     return reasons, each
+
+
+def _listed(subject: Subject) -> Ints:
+    """Class under which each image is shown."""
+    leaf = np.asarray(subject.taxonomy.leaf_index)
+    class_of = np.full(len(subject.taxonomy.nodes), -1, np.intp)
+    class_of[leaf] = np.arange(len(leaf))
+    found = class_of[subject.nodes]
+    return np.where(found < 0, subject.answers, found)
 
 
 def _margins(subject: Subject) -> NDArray[np.float64]:
@@ -119,6 +131,7 @@ def describe(
                 probability=float(answer.probability[i, 0]),
                 margin=float(answer.margin[i]),
                 decision=str(answer.decision[i]),
+                outcome=_outcome(subject, node.id, None if true_ids is None else true_ids[i]),
                 top=[[ids[k], float(P[place, k])] for k in best.tolist()],
                 why=_pieces(one.answer.parts),
                 against=None if one.rival is None else one.rival.class_id,
@@ -130,6 +143,17 @@ def describe(
         )
         advance("images", place + 1, len(rows))
     return made
+
+
+def _outcome(
+    subject: Subject, said: str, true: str | None
+) -> Literal["right", "above", "wrong"] | None:
+    if true is None:
+        return None
+    if said == true:
+        return "right"
+    taxonomy = subject.taxonomy
+    return "above" if said in (taxonomy.nodes[0].id, *taxonomy.path(true)) else "wrong"
 
 
 def _pieces(parts: Sequence[Part]) -> list[Piece]:

@@ -60,16 +60,23 @@ def _row(one: ClassReport, report: Report, labelled: bool) -> list[str]:
 
 
 def _end(report: Report) -> str:
-    n, K = report["n_images"], len(report["classes"])
+    n, K, head = report["n_images"], len(report["classes"]), report["summary"]
     images, kinds = ("1 image" if n == 1 else f"{n} images"), f"{K} class{'es' * (K != 1)}"
-    expected = report["expected_accuracy"]
+    expected = head["expected_accuracy"]
     said = "no accuracy can be expected"
     if expected is not None:
-        said = f"expected accuracy {_with_interval(expected, report['interval'])}"
-        said += ", an estimate without labels"
-    accuracy = report["summary"]["accuracy"]
-    if accuracy is not None:
-        said += f"; {accuracy:.1%} of {report['summary']['n_labelled']} labelled images are right"
+        span = None if head["n_otherwise"] else report["interval"]
+        said = f"expected accuracy {_with_interval(expected, span)}, an estimate without labels"
+    if head["coverage"] < 1:
+        said += f"; {head['coverage']:.1%} of the answers are accepted"
+    if head["expected_above"]:
+        said += f"; {head['expected_above']:.0%} are expected to be a group that holds the class"
+    if head["accuracy"] is not None:
+        said += f"; {head['accuracy']:.1%} of {head['n_labelled']} labelled images are right"
+        if head["coverage"] < 1 and head["accuracy_accepted"] is not None:
+            said += f", {head['accuracy_accepted']:.1%} of the accepted"
+        if head["above"]:
+            said += f", {head['above']:.1%} have a group that holds their class"
     return f"{images}, {kinds}, recipe {report['recipe']}: {said}"
 
 

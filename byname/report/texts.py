@@ -69,4 +69,5 @@ def _told(subject: Subject, m: int, weight: NDArray[np.float64]) -> TextReport:
         weight=float(weight[m]),
         changes=float(effects.changes[m]) if effects.has_changes[m] else None,
         effect=float(effects.effect[m]) if effects.has_effect[m] else None,
+        hurts=bool(effects.hurts[m]),
     )

@@ -17,6 +17,7 @@ SILENT = 200  # classes without an answer that are named; the table has all
 FEW, FEW_TEXTS = 8, 5  # thumbnails and texts of a finding that are shown at once
 ROWS, LONG = 200, 2000  # of a table of plain values
 DEEP = 6
+WAY = 8  # groups above a class that are named
 WEAK, FAIR = 0.5, 0.75  # below them a bar is red, or amber
 Bar = dict[str, Any]
 
@@ -61,6 +62,7 @@ def view(report: Report) -> dict[str, Any]:
         "hurting": _texts(report, "effect"),
         "deciding": _texts(report, "changes"),
         "labelled": report["summary"]["n_labelled"] is not None,
+        "groups": any(one["outcome"] == "above" for one in images),
         "reasons": sorted({reason for one in images for reason in one["about"]}),
         "flags": sorted({one["flag"] for one in classes.values() if one["flag"]}),
         "pictures": any(one["thumbnail"] for one in images),
@@ -102,9 +104,16 @@ def _where(report: Report) -> dict[str, str]:
         waiting += node["children"]
     root = report["tree"]["id"]
     return {
-        class_id: " › ".join(names.get(i, i) for i in one["path"] if i not in (class_id, root))
+        class_id: " › ".join(
+            names.get(i, i) for i in _ends([i for i in one["path"] if i not in (class_id, root)])
+        )
         for class_id, one in report["classes"].items()
     }
+
+
+def _ends(path: list[str]) -> list[str]:
+    """The first and the last of a long way down."""
+    return path if len(path) <= WAY else [*path[: WAY // 2], "…", *path[-WAY // 2 :]]
 
 
 def _pairs(report: Report) -> list[dict[str, Any]]:
@@ -121,13 +130,14 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
 
 
 def _texts(report: Report, by: Literal["changes", "effect"]) -> list[dict[str, Any]]:
-    """Texts of all classes with the largest number of this kind above 0, at most twenty."""
+    """At most twenty texts of all classes: those that change most answers, or those that hurt."""
     found: list[dict[str, Any]] = [
         {"class": class_id, **text, "by": float(value)}
         for class_id, one in report["classes"].items()
         for text in one["texts"]
         if (value := text["changes"] if by == "changes" else text["effect"]) is not None
         and value > 0
+        and (by == "changes" or text["hurts"])
     ]
     found.sort(key=lambda text: -text["by"])
     return found[:TEXTS]
@@ -200,6 +210,7 @@ def data(report: Report) -> dict[str, Any]:
                 "p": _short(one["probability"]),
                 "margin": _short(one["margin"]),
                 "decision": one["decision"],
+                "outcome": one["outcome"],
                 "top": [[place[i], _short(p)] for i, p in one["top"] if i in place],
                 "why": _pieces(one["why"]),
                 "against": place.get(one["against"] or ""),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +13,8 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from byname.errors import BynameError
+from byname.progress import listening
+from byname.serve.encoder import Superseded
 from byname.serve.problems import Problem, Reply, as_json, refusal
 from byname.serve.session import ScoreRequest, Session
 from byname.serve.uploads import read_json_bytes, read_uploads
@@ -24,6 +28,8 @@ DECODES = 2  # images that are decoded and encoded at once
 UPLOADS = 4  # requests whose images are read at once
 WAITING = 64  # further requests of one kind that may wait for their turn
 SILENCE = 30.0  # seconds without a byte after which a request is given up
+PATIENCE = 600.0  # seconds after which a body must be whole, however it drips
+LOOK = 0.1  # seconds between looks at whether a client still waits
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
@@ -156,7 +162,7 @@ class Api:
         async with self._scores:
             if await request.is_disconnected():
                 raise Problem(400, "answer this request", "it was taken back", "")
-            return await anyio.to_thread.run_sync(work)
+            return await _while_awaited(request, work)
 
     async def _body(self, request: Request, model: type[M]) -> M:
         asked = "read the request"
@@ -165,8 +171,9 @@ class Api:
             return model.model_validate(json.loads(data))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the body"
-            seen = f"{where}: {first['msg']}"
+            where = ".".join(map(str, first["loc"]))
+            # What pydantic says of a body that is no object names a class of ours.
+            seen = f"{where}: {first['msg']}" if where else "its body is not a JSON object"
             raise Problem(400, asked, seen, "See docs/serve.md for what is expected.") from None
         except (ValueError, RecursionError):
             raise Problem(400, asked, "its body is not JSON", "Send JSON in UTF-8.") from None
@@ -176,16 +183,59 @@ def _file(data: bytes, kind: str, name: str) -> Reply:
     return Reply(data, kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-async def _patient(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes; a client that falls silent is not waited for."""
-    stream: Any = request.stream()
-    while True:
+async def _while_awaited(request: Request, work: Callable[[], T]) -> T:
+    """Work in a thread; it ends at its next step where the client has gone away.
+
+    The page drops its question when a newer one is asked. What is done tells how far it is, between
+    blocks of texts and between stages; the listener ends it there.
+    """
+    gone = threading.Event()
+
+    def check(what: str, done: int, total: int | None) -> None:
+        if gone.is_set():
+            raise Superseded
+
+    found: list[T] = []
+    failed: list[Exception] = []  # a task group would wrap what is raised in it
+
+    def run() -> None:
         try:
-            with anyio.fail_after(SILENCE):
+            with listening(check, bars=False):
+                found.append(work())
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failed.append(error)
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(LOOK)
+        gone.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await anyio.to_thread.run_sync(run)
+        group.cancel_scope.cancel()
+    if failed and isinstance(failed[0], Superseded):
+        raise Problem(400, "answer this request", "it was taken back")
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+async def _patient(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes; a client that falls silent or drips is not waited for."""
+    stream: Any = request.stream()
+    spent = 0.0  # waiting for the client, not for work on what it sent
+    while True:
+        begin = time.monotonic()
+        try:
+            with anyio.fail_after(min(SILENCE, PATIENCE - spent)):
                 chunk = await anext(stream, None)
         except TimeoutError:
-            seen = f"nothing came for {SILENCE:g} seconds"
+            slow = spent + time.monotonic() - begin >= PATIENCE
+            told = f"it took more than {PATIENCE:g} seconds to send"
+            seen = told if slow else f"nothing came for {SILENCE:g} seconds"
             raise Problem(408, "read the request", seen, "Send it again.") from None
+        spent += time.monotonic() - begin
         if chunk is None:
             return
         yield chunk

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.encoders import Encoder
+from byname.progress import tell
 
-__all__ = ["SharedEncoder", "Stopped"]
+__all__ = ["SharedEncoder", "Stopped", "Superseded"]
 
 BLOCK = 256  # texts that are encoded before others get their turn
 KEPT = 50_000  # texts that are remembered, more only if one class list has more
@@ -20,6 +21,10 @@ KEPT = 50_000  # texts that are remembered, more only if one class list has more
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user ended the server
     """Long work that was ended with the server."""
+
+
+class Superseded(Exception):  # noqa: N818 - not an error: the user asked for something newer
+    """Long work that nobody waits for any more."""
 
 
 class SharedEncoder(Encoder):
@@ -80,6 +85,7 @@ class SharedEncoder(Encoder):
         try:
             for start in range(0, len(new), BLOCK):
                 part = new[start : start + BLOCK]
+                tell("texts encoded", start, len(new))  # who listens may end the work here
                 if len(new) > BLOCK:
                     self.progress("texts", start, len(new))
                 with self._turn():

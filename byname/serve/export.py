@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 __all__ = ["inert", "table"]
 
-COLUMNS = ("file_name", "class_id", "label", "predicted_class_id")
+COLUMNS = ("file_name", "class_id", "label", "predicted_class_id", "predicted_label")
+IDS = (1, 3)  # columns that other programs compare
+# A sign before such characters alone is a number or a word, and never a call.
+_HARMLESS = re.compile(r"[+-]?[\w.: /-]*")
 
 
 def inert(cell: str) -> str:
@@ -24,16 +28,22 @@ def inert(cell: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> bytes:
-    """CSV in UTF-8 of file name, class id, label, and the class id that was answered.
+    """CSV in UTF-8 of file name, id and name of the right class, id and name of the answered one.
+
+    Names are made inert; an id stays what it is, unless it could be a formula that calls something.
 
     Examples
     --------
-    >>> table([("a.jpg", "cat", "=cat", "dog")]).decode().splitlines()[1]
-    "a.jpg,cat,'=cat,dog"
+    >>> table([("a.jpg", "-1", "=cat", "dog", "dog")]).decode().splitlines()[1]
+    "a.jpg,-1,'=cat,dog,dog"
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([inert(cell) for cell in row])
+        writer.writerow([_id(cell) if at in IDS else inert(cell) for at, cell in enumerate(row)])
     return out.getvalue().encode("utf-8", "replace")
+
+
+def _id(cell: str) -> str:
+    return cell if _HARMLESS.fullmatch(cell) else inert(cell)

@@ -113,7 +113,7 @@ class Guard:
         given: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             given.setdefault(name.lower(), []).append(value)
-        hosts = [value.decode("latin-1").strip().lower() for value in given.get(b"host", [])]
+        hosts = [_said(value) for value in given.get(b"host", [])]
         if len(hosts) != 1 or hosts[0] not in self.hosts:
             raise Problem(
                 403,
@@ -122,7 +122,7 @@ class Guard:
                 "Use the address that byname serve printed, or allow a name with --allow-host.",
             )
         for value in given.get(b"origin", []):
-            if value.decode("latin-1").strip().lower() not in self.origins:
+            if _said(value) not in self.origins:
                 seen = "it comes from a page of another site"
                 do = "Use the page at the address that byname serve printed."
                 raise Problem(403, "answer this request", seen, do)
@@ -135,6 +135,11 @@ class Guard:
                     "it carries no token, or a wrong one",
                     "Open the whole address that byname serve printed, with ?token=...",
                 )
+
+
+def _said(value: bytes) -> str:
+    """A header's value. Only blanks and tabs may stand around it: others are part of it."""
+    return value.decode("latin-1").strip(" \t").lower()
 
 
 def unexpected() -> Problem:

@@ -13,14 +13,15 @@ from byname.classtexts import NULL_TEXTS, class_texts
 from byname.errors import BynameError
 from byname.pipeline import Pipeline
 from byname.promptchoice import chosen_prompts
-from byname.recipes import get_recipe, list_recipes
+from byname.recipes import RECIPES, get_recipe, list_recipes
 from byname.stage import Batch
 from byname.taxonomy import Node, Taxonomy
 from byname.textvectors import inputs_of
 
-__all__ = ["menu"]
+__all__ = ["kind", "menu"]
 
 DIM = 16
+MAIN = ("ensemble", "plain", "auto")  # what to begin with, in this order
 
 
 def menu(tree: bool = False) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -34,7 +35,8 @@ def menu(tree: bool = False) -> tuple[list[dict[str, str]], list[dict[str, str]]
     Returns
     -------
     list of dict
-        ``name`` and ``idea``.
+        ``name``, ``idea``, and ``kind``: "main", then other recipes ("recipe"), then single
+        members of a stage in the place of that of the default recipe ("member").
     list of dict
         ``name`` and ``reason``.
 
@@ -42,12 +44,12 @@ def menu(tree: bool = False) -> tuple[list[dict[str, str]], list[dict[str, str]]
     --------
     >>> can, cannot = menu()
     >>> can[0]["name"], "cupl" in {one["name"] for one in cannot}
-    ('plain', True)
+    ('ensemble', True)
     """
     taxonomy = _trial(tree)
     X = _vectors([f"image {i}" for i in range(12)])
     can, cannot = [], []
-    for row in list_recipes():
+    for row in sorted(list_recipes(), key=_place):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -55,8 +57,24 @@ def menu(tree: bool = False) -> tuple[list[dict[str, str]], list[dict[str, str]]
         except BynameError as error:
             cannot.append({"name": row["name"], "reason": f"{error.seen}. {error.do}".strip()})
         else:
-            can.append({"name": row["name"], "idea": row["title"]})
+            can.append({"name": row["name"], "idea": row["title"], "kind": kind(row["name"])})
     return can, cannot
+
+
+def kind(name: str) -> str:
+    """Where a recipe stands in the menu.
+
+    Examples
+    --------
+    >>> kind("plain"), kind("cpe"), kind("reject")
+    ('main', 'recipe', 'member')
+    """
+    return "main" if name in MAIN else "recipe" if name in RECIPES else "member"
+
+
+def _place(row: dict[str, Any]) -> int:
+    """Main ones first; the others stay as they are listed."""
+    return MAIN.index(row["name"]) if row["name"] in MAIN else len(MAIN)
 
 
 def _try(name: str, taxonomy: Taxonomy, X: NDArray[np.float32]) -> None:

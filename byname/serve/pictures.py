@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,7 @@ from byname.serve.problems import Problem
 __all__ = ["Picture", "Shot", "Store", "small_jpeg", "take_in"]
 
 SIDE = 256  # pixels of a small picture
-LARGE = 25_000_000  # pixels; above, one image at a time is decoded
+LARGE = 12_000_000  # pixels; above, one image at a time is decoded
 _one_large = threading.Lock()
 
 
@@ -151,7 +153,8 @@ class Store:
             raise Problem(404, asked, "only its vector was given", "Give images, not embeddings.")
         try:
             data = picture.ref.read()
-            made = small_jpeg(_decoded(data, SIDE, None))
+            with _in_turn(data, None):
+                made = small_jpeg(decode(data, target=SIDE))
         except (ImageError, OSError):
             raise Problem(404, asked, "its file cannot be read any more", "Restore it.") from None
         with self._lock:
@@ -181,25 +184,31 @@ def take_in(data: bytes, encoder: Encoder, pixels: int) -> tuple[NDArray[np.floa
     if preprocess is None:
         seen, do = "it takes no pixels", "Start byname serve with an encoder of images."
         raise UsageError(f"encode images with '{encoder.info.id}'", seen, do)
-    image = _decoded(data, preprocess.resize, pixels)
-    vectors = encoder.encode_images(image_pixels(image, preprocess)[None])
+    with _in_turn(data, pixels):
+        image = decode(data, target=preprocess.resize)
+        seen_as, small = image_pixels(image, preprocess), small_jpeg(image)
+        del image  # before the next large one is decoded
+    vectors = encoder.encode_images(seen_as[None])
     # As stored vectors, which are what 'byname classify' works with, are rounded.
     kept: NDArray[np.float32] = Embeddings.from_arrays(vectors.astype(np.float16)).vectors[0]
-    return kept, small_jpeg(image)
+    return kept, small
 
 
-def _decoded(data: bytes, target: int, most: int | None) -> Image.Image:
-    """Decode; the header says how large it will be before any pixel is made."""
-    if not data:
-        return decode(data)
-    width, height = _open(data).size
+@contextmanager
+def _in_turn(data: bytes, most: int | None) -> Iterator[None]:
+    """As long as the pixels of an image are held; the header says how many before one is made.
+
+    A few large images together would fill the memory: one is held at a time, to the end.
+    """
+    width, height = _open(data).size if data else (0, 0)
     if most is not None and width * height > most:
         seen = f"{width:,} x {height:,} pixels is more than the limit of {most / 1e6:g} megapixels"
         raise ImageError("decode the image", seen, "Make it smaller first.")
     if width * height <= LARGE:
-        return decode(data, target=target)
+        yield
+        return
     with _one_large:
-        return decode(data, target=target)
+        yield
 
 
 def small_jpeg(image: Image.Image, side: int = SIDE) -> bytes:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from typing import Any
 
 from byname.errors import UsageError
 
-__all__ = ["bind", "one_blas_thread", "serve", "warning_of"]
+__all__ = ["bind", "hush", "one_blas_thread", "serve", "warning_of"]
+
+
+CONNECTIONS = 256  # open at once; more get 503 from uvicorn
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -74,13 +78,29 @@ def one_blas_thread() -> Any:
     return threadpool_limits(limits=1, user_api="blas")
 
 
+def hush() -> None:
+    """Keep what strangers can make these packages say off the terminal; errors stay.
+
+    A damaged request or upload would be a line each, and some hold what was sent.
+
+    Examples
+    --------
+    >>> hush()
+    >>> logging.getLogger("python_multipart").level == logging.ERROR
+    True
+    """
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def serve(app: Any, listening: socket.socket) -> None:
     """Run until Ctrl-C or SIGTERM; requests under way get some seconds to end."""
     import uvicorn
 
+    hush()
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         date_header=False,
@@ -88,6 +108,7 @@ def serve(app: Any, listening: socket.socket) -> None:
         lifespan="off",
         timeout_graceful_shutdown=3,
         proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
     )
     with one_blas_thread():
         uvicorn.Server(config).run(sockets=[listening])

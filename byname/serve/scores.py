@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byname.diagnose import Diagnosis, diagnose
+from byname.diagnose import FEW, Diagnosis, diagnose
 from byname.errors import ImageError
 from byname.explain import Side, explain
 from byname.pipeline import Pipeline, batch_take
+from byname.progress import tell
 from byname.promptchoice import chosen_prompts
 from byname.promptset import PromptSet
 from byname.recipes import Recipe
@@ -30,7 +31,7 @@ __all__ = ["Run", "chosen", "differ", "make_run", "order_of", "rows_of", "summar
 
 NEW_TEXTS = 40_000  # that one request may have encoded: minutes on a small machine
 CELLS = 50_000_000  # images x classes: 200 MB of scores
-JUDGED = 500  # images from which accuracies are expected after each edit; the report takes all
+JUDGED = 2_000  # images from which accuracies are expected after each edit; the report takes all
 TOP, TEXTS = 5, 8
 # Members are made anew each time they are asked; what they look at stays the same.
 _inputs_of = functools.lru_cache(maxsize=64)(inputs_of)
@@ -84,6 +85,7 @@ def make_run(
     )
     batch = Batch(shot.X)
     M = len(texts.class_index)
+    tell("fit the recipe")  # who listens may end the work here
     subject = Subject(
         texts=texts,
         sentences=tuple((sentences + [""] * M)[:M]),
@@ -122,14 +124,37 @@ def _reader(shot: Shot) -> Callable[[str], bytes]:
 
 
 def _expected(subject: Subject) -> Diagnosis | None:
-    """What to expect, from an even sample where there are many images."""
+    """What to expect; of many images, from a sample that has some of every answered class."""
     n = len(subject.S)
     if not n:
         return None
+    tell("expect accuracies")
     batch = subject.batch
-    if n > JUDGED and subject.pipeline.inductive:
-        batch = batch_take(batch, np.linspace(0, n - 1, JUDGED).astype(np.intp))
-    return diagnose(subject.texts, batch, subject.pipeline, command=subject.command)
+    if n <= JUDGED or not subject.pipeline.inductive:
+        return diagnose(subject.texts, batch, subject.pipeline, command=subject.command)
+    some = _sample(subject.answers, JUDGED)
+    batch = batch_take(batch, some)
+    found = diagnose(subject.texts, batch, subject.pipeline, command=subject.command)
+    # Whether there are enough images is a matter of all.
+    few = f"{len(some)} images for"
+    enough = n >= FEW * len(subject.taxonomy)
+    notes = [one for one in found.notes if not (enough and one.startswith(few))]
+    told = f"expected accuracies come from a sample of {len(some):,} of the {n:,} images"
+    return replace(found, notes=(*(one.replace(few, f"{n} images for") for one in notes), told))
+
+
+def _sample(answers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Places of about so many images, at even distances within each answered class."""
+    n = len(answers)
+    by_class = np.argsort(answers, kind="stable")
+    even = by_class[np.linspace(0, n - 1, most).astype(np.intp)]
+    _, first = np.unique(answers, return_index=True)
+    return np.union1d(even, first)
+
+
+def _flag(flag: str, n: int) -> str:
+    """The flag of a class with n images: a rounding error may turn a tie in the sample."""
+    return "" if n and flag == "never predicted" else flag
 
 
 def summary_of(run: Run) -> dict[str, Any]:
@@ -145,7 +170,7 @@ def summary_of(run: Run) -> dict[str, Any]:
                 "name": node.name,
                 "n": n,
                 "expected_accuracy": None if one is None else _plain(one.expected_accuracy),
-                "flag": "" if one is None else one.flag,
+                "flag": "" if one is None else _flag(one.flag, n),
             }
         )
     interval = getattr(found, "interval", None)
@@ -154,8 +179,19 @@ def summary_of(run: Run) -> dict[str, Any]:
         "expected_accuracy": None if found is None else _plain(found.expected_accuracy),
         "interval": None if interval is None else [_plain(x) for x in interval],
         "classes": classes,
-        "notes": [] if found is None else list(found.notes),
+        "notes": [] if found is None else [*_warned(found), *found.notes],
     }
+
+
+def _warned(found: Diagnosis) -> list[str]:
+    """What members that looked at the images warn of; the terminal hears it, and the page too."""
+    told = []
+    for name, said in found.members.items():
+        if said.get("stepped_back"):
+            told.append(f"{name} changed nothing: {said.get('reason')}")
+        if text := said.get("warning"):
+            told.append(f"{name}: {text}")
+    return told
 
 
 def order_of(run: Run | None, shot: Shot, order: str) -> NDArray[np.intp]:
@@ -273,6 +309,7 @@ def _side(side: Side) -> dict[str, Any]:
     return {
         "class_id": side.class_id,
         "label": side.label,
+        "score": _plain(side.score),
         "texts": [
             {
                 "text": part.text,

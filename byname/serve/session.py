@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,7 @@ from byname.report.page import page
 from byname.serve.classlist import MOST, ClassItem, described, taxonomy_of
 from byname.serve.encoder import SharedEncoder, Stopped
 from byname.serve.export import table
-from byname.serve.menu import menu
+from byname.serve.menu import kind, menu
 from byname.serve.pictures import Picture, Shot, Store, take_in
 from byname.serve.problems import Problem
 from byname.serve.scores import (
@@ -62,7 +62,9 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     classes: list[ClassItem] | None = Field(default=None, max_length=MOST)
-    recipes: list[str] | None = Field(default=None, min_length=1, max_length=3)
+    recipes: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        default=None, min_length=1, max_length=3
+    )
     template: str | None = Field(default=None, max_length=500)
     offset: int = Field(default=0, ge=0, le=10**9)
     limit: int = Field(default=200, ge=0, le=1000)
@@ -113,13 +115,15 @@ class Session:
         able, self.unavailable = _menu(taxonomy.height > 1)
         self.recipe: Recipe = get_recipe(recipe)
         self.recipes = [one for one in able if one["name"] != self.recipe.name]
-        self.recipes.insert(0, {"name": self.recipe.name, "idea": self.recipe.title})
+        own = {"name": self.recipe.name, "idea": self.recipe.title, "kind": kind(recipe)}
+        self.recipes.insert(0, own)
         self.unreadable: dict[str, str] = {}
         self._runs: OrderedDict[tuple[Any, ...], Run] = OrderedDict()
         self._lock, self._work = threading.Lock(), threading.Lock()
         self._current, self._template = taxonomy, None  # type: Taxonomy, str | None
-        self._corrections: dict[str, tuple[str, str]] = {}
-        self._predicted: dict[str, str] = {}
+        # By image: id and name of the class that it shows, and of the node that was answered.
+        self._corrections: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {}
+        self._predicted: dict[str, tuple[str, str]] = {}
         self._progress: dict[str, tuple[int, int]] = {}
         encoder.progress = self.advance
 
@@ -258,10 +262,10 @@ class Session:
         }
 
     def _remember(self, taxonomy: Taxonomy, template: str | None, run: Run) -> None:
-        ids = run.subject.taxonomy.class_ids
+        answer, tree = run.subject.decided
         predicted = {
-            picture.id: ids[k]
-            for picture, k in zip(run.shot.pictures, run.subject.answers.tolist(), strict=True)
+            picture.id: (tree.nodes[k].id, tree.nodes[k].name)
+            for picture, k in zip(run.shot.pictures, answer.node[:, 0].tolist(), strict=True)
         }
         with self._lock:
             self._current, self._template, self._predicted = taxonomy, template, predicted
@@ -326,21 +330,23 @@ class Session:
                 asked, seen = f"correct {image!r} to {class_id[:80]!r}", "no class has this id"
                 raise Problem(400, asked, seen, "Choose a class of the list that was scored last.")
             else:
-                self._corrections[image] = (class_id, self._current.node(class_id).name)
+                right = (class_id, self._current.node(class_id).name)
+                self._corrections[image] = (right, self._predicted.get(image, ("", "")))
             return len(self._corrections)
 
     def _corrected(self) -> dict[str, str]:
         with self._lock:
-            return {image: class_id for image, (class_id, _) in self._corrections.items()}
+            return {image: right[0] for image, (right, _) in self._corrections.items()}
 
     def corrections(self) -> bytes:
         """All corrections as CSV, sorted by file name."""
         shot = self.store.shot()
         with self._lock:
             rows = [
-                (key, *self._corrections[p.id], self._predicted.get(p.id, ""))
+                (key, *right, *predicted)
                 for key, p in zip(shot.keys(), shot.pictures, strict=True)
-                if p.id in self._corrections
+                for right, predicted in [self._corrections.get(p.id, (None, None))]
+                if right is not None and predicted is not None
             ]
         return table(sorted(rows))
 

@@ -30,7 +30,7 @@ class Limits:
 
     file: int = 20_000_000
     images: int = 10_000
-    pixels: int = 100_000_000
+    pixels: int = 50_000_000
     parts: int = 200
     json: int = 4_000_000
 
@@ -78,6 +78,8 @@ async def read_uploads(
         for start in range(0, len(chunk), PIECE):
             for upload in parts.feed(chunk[start : start + PIECE]):
                 yield upload
+            if parts.failed is not None:
+                raise parts.failed
     if not parts.ended:
         raise Problem(400, _ASKED, "the request ended before its last part", "Send it again.")
 
@@ -108,6 +110,7 @@ class _Parts:
         if kind != b"multipart/form-data" or not 0 < len(boundary) <= 200:
             raise Problem(415, _ASKED, "the request is not multipart/form-data", _DO)
         self.limits, self.ended = limits, False
+        self.failed: Problem | None = None
         self._count, self._data = 0, bytearray()
         self._name: str | None = None
         self._dropped = False
@@ -128,14 +131,16 @@ class _Parts:
         )
 
     def feed(self, data: bytes) -> list[Upload]:
-        """The files that these bytes complete."""
+        """The files that these bytes complete; ``failed`` says what is wrong after them."""
         from python_multipart.exceptions import FormParserError
 
         self._done = []
         try:
             self._parser.write(data)
         except FormParserError:
-            raise Problem(400, _ASKED, "the multipart body is damaged", _DO) from None
+            self.failed = Problem(400, _ASKED, "the multipart body is damaged", _DO)
+        except Problem as problem:
+            self.failed = problem
         return self._done
 
     def _begin(self) -> None:
@@ -164,8 +169,15 @@ class _Parts:
 
     def _headers_finished(self) -> None:
         _, options = self._options(self._disposition)
-        if options.get(b"name") == b"files" and b"filename" in options:
-            self._name = clean_name(options[b"filename"].decode("utf-8", "replace"))
+        if b"filename" not in options:
+            return
+        if options.get(b"name") != b"files":
+            raise Problem(400, _ASKED, "a file is in a field of another name than 'files'", _DO)
+        name = options[b"filename"].decode("utf-8", "replace")
+        # Browsers write these three so, and a percent sign as it is.
+        for code, character in (("%22", '"'), ("%0D", "\r"), ("%0A", "\n")):
+            name = name.replace(code, character)
+        self._name = clean_name(name)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name is None or self._dropped:

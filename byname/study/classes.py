@@ -5,13 +5,25 @@ from __future__ import annotations
 from byname.diagnose import Diagnosis
 from byname.study.finding import SHOWN, Finding, Level
 from byname.study.subject import Subject
+from byname.study.wording import listed, quoted
 
 __all__ = ["check_classes"]
 
-TOLD: dict[str, tuple[str, Level, str]] = {
-    "ambiguous name": ("ambiguous_name", "warning", "share a name or an alias with another class"),
-    "never predicted": ("never_predicted", "problem", "win no image"),
-    "weak": ("weak_class", "problem", "are expected to be right in fewer than half of the cases"),
+# By flag: kind, level, and what is said of one class and of several.
+TOLD: dict[str, tuple[str, Level, str, str]] = {
+    "ambiguous name": (
+        "ambiguous_name",
+        "warning",
+        "shares a name or an alias with another class",
+        "share a name or an alias with another class",
+    ),
+    "never predicted": ("never_predicted", "problem", "wins no image", "win no image"),
+    "weak": (
+        "weak_class",
+        "problem",
+        "is expected to be right in fewer than half of the cases",
+        "are expected to be right in fewer than half of the cases",
+    ),
 }
 
 
@@ -34,18 +46,18 @@ def check_classes(
     [('never_predicted', ('cow',))]
     """
     made = []
-    for flag, (kind, level, says) in TOLD.items():
+    for flag, (kind, level, one, several) in TOLD.items():
         ids = [i for i in found.worst if found.classes[i].flag == flag]
         if not ids:
             continue
         first = found.classes[ids[0]]
-        names = ", ".join(f"'{found.classes[i].name}'" for i in ids[:3])
-        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        names = listed([quoted(found.classes[i].name) for i in ids])
+        says = one if len(ids) == 1 else several
         made.append(
             Finding(
                 kind,
                 level,
-                f"{len(ids)} of {len(found.classes)} classes {says}: {names}{more}.",
+                f"{len(ids)} of {len(found.classes)} classes {says}: {names}.",
                 next=first.next,
                 classes=tuple(ids[:SHOWN]),
                 count=len(ids),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Hashable
@@ -11,7 +12,9 @@ import numpy as np
 from byname import ops
 from byname.advice import advice
 from byname.diagnose import Diagnosis
-from byname.stage import create
+from byname.errors import BynameError
+from byname.files import names_file
+from byname.promptset_io import load_prompts
 from byname.study.contrasts import contrast
 from byname.study.finding import SHOWN, Finding
 from byname.study.subject import Subject
@@ -96,7 +99,7 @@ def _hurting(subject: Subject, effects: TextEffects) -> Finding | None:
         "warning",
         f"{len(rows)} of {len(effects.hurts)} texts {'makes its' if one else 'make their'} class "
         f"harder to tell, in {_classes(len(ids))}: {_told(subject, rows)}{told}.",
-        next=_next(subject, ids[0], out=better),
+        next=_next(subject, rows, out=better),
         classes=tuple(ids[:SHOWN]),
         texts=_sentences(subject, rows),
         count=len(rows),
@@ -172,15 +175,35 @@ def _same(subject: Subject) -> Finding | None:
     )
 
 
-def _next(subject: Subject, class_id: str, *, out: bool) -> str:
+def _next(subject: Subject, rows: list[int], *, out: bool) -> str:
     """Where the texts are in a file and may go, take them out; else give the class more."""
-    words, recipe = shlex.split(subject.command), subject.pipeline.recipe
-    held = words[words.index("--prompts") + 1 :][:1] if "--prompts" in words else []
-    spec = held[0] if held else create(recipe.prompts, "prompts").spec
-    if out and ".json" in spec and "--task" not in words:
+    ids, words = _ids(subject, rows), shlex.split(subject.command)
+    if out and "--prompts" in words[:-1]:
         again = " ".join(subject.command.splitlines())
-        return f"# take them out of {shlex.quote(' '.join(spec.splitlines()))}, then: {again}"
-    return advice("weak", class_id, subject.command, recipe)
+        for file in _files(words[words.index("--prompts") + 1]):
+            n = _held(subject, rows, file)
+            if n:
+                where = shlex.quote(" ".join(file.splitlines()))
+                them = "them" if n == len(rows) else f"the {n} of them that it holds"
+                return f"# take {them} out of {where}, then: {again}"
+    return advice("weak", ids[0], subject.command, subject.pipeline.recipe)
+
+
+def _files(spec: str) -> list[str]:
+    """The prompt files of ``--prompts``: members and files, joined by "+"."""
+    parts = [spec] if names_file(spec) else re.split(r"\+(?![^\[]*\])", spec)
+    return [part.strip() for part in parts if part.strip().lower().endswith(".json")]
+
+
+def _held(subject: Subject, rows: list[int], file: str) -> int:
+    """How many of these texts stand in a file, for their class."""
+    try:
+        held = load_prompts(file, subject.taxonomy).classes
+    except (BynameError, OSError):
+        return 0
+    index, ids = ops.to_numpy(subject.texts.class_index), subject.taxonomy.class_ids
+    said = {class_id: {one.text for one in prompts} for class_id, prompts in held.items()}
+    return sum(subject.sentences[m] in said.get(ids[index[m]], ()) for m in rows)
 
 
 def _classes(n: int) -> str:

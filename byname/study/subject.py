@@ -152,3 +152,13 @@ class Subject:
     def decided(self) -> tuple[Answer, Taxonomy]:
         """What the decide stage answers, and the nodes that it counts."""
         return self.pipeline.decide(self.S, k=1, batch=self.batch)
+
+    @cached_property
+    def nodes(self) -> NDArray[np.intp]:
+        """Node that is answered for each image (N,): a class or, after a backoff, a group."""
+        return np.asarray(self.decided[0].node[:, 0], np.intp)
+
+    @cached_property
+    def otherwise(self) -> int:
+        """Images that are answered otherwise than with the class of their highest score."""
+        return int((self.nodes != np.asarray(self.taxonomy.leaf_index)[self.answers]).sum())

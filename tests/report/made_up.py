@@ -88,8 +88,14 @@ def made_up(
         summary={
             "n_unreadable": 3,
             "n_classes": K,
+            "n_otherwise": 0,
+            "coverage": 1.0,
+            "expected_accuracy": None if one else 0.7,
+            "expected_above": None if one else 0.0,
             "n_labelled": N if labelled else None,
             "accuracy": 0.65 if labelled else None,
+            "above": 0.0 if labelled else None,
+            "accuracy_accepted": 0.65 if labelled else None,
             "severity": 1.5 if labelled else None,
             "expected_severity": None if one else 1.4,
             "decisions": {"accept": N},
@@ -178,6 +184,7 @@ def _class(
                 "weight": 0.125,
                 "changes": 0.01 * m,
                 "effect": 0.01 * (m - 2),
+                "hurts": m > 5,
             }
             for m in range(texts)
         ],
@@ -201,7 +208,7 @@ def _tree(
             "level": level,
             "n": 10,
             "classes": sum(c["classes"] for c in children) or 1,
-            "expected_accuracy": 0.5,
+            "expected_precision": 0.5,
             "truth": _truth(labelled),
             "children": children,
         }
@@ -238,6 +245,7 @@ def _image(
         "probability": 0.6,
         "margin": 0.2,
         "decision": "accept",
+        "outcome": ("right" if i % K == 0 else "wrong") if labelled else None,
         "top": [[ids[(i + j) % K], 0.6 / (j + 1)] for j in range(min(5, K))],
         "why": pieces,
         "against": ids[(i + 1) % K] if K > 1 else None,

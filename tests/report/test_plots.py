@@ -96,3 +96,14 @@ def test_matplotlib_waits_until_it_is_needed() -> None:
     code = "import sys, byname.report.page; print('matplotlib' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+def test_a_thousand_heights_are_lines_and_quick() -> None:
+    report = made_up(5, 2)
+    report["heights"] = [
+        {"height": h + 1, "expected_share": 0.001, "true_share": 0.0005} for h in range(1500)
+    ]
+    svg = draw(report)["heights"]
+    assert len(svg) < 200_000
+    assert svg.count("<text") < 30
+    assert "expected" in svg

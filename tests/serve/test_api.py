@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
+from byname.progress import tell
 from byname.serve import api
 from byname.serve.api import Queue
 from byname.serve.problems import Problem, refusal
@@ -74,3 +76,49 @@ def test_a_silent_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Problem) as caught:
         anyio.run(run)
     assert (caught.value.status, found) == (408, [b"x"])
+
+
+def test_a_client_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "PATIENCE", 0.05)
+
+    class Dripping:
+        async def stream(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                await anyio.sleep(0.01)
+
+    async def run() -> int:
+        request: Any = Dripping()
+        return len([chunk async for chunk in api._patient(request)])
+
+    with pytest.raises(Problem, match=r"more than .* seconds") as caught:
+        anyio.run(run)
+    assert caught.value.status == 408
+
+
+def test_work_ends_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "LOOK", 0.005)
+    steps = 0
+
+    class Leaving:
+        looks = 0
+
+        async def is_disconnected(self) -> bool:
+            self.looks += 1
+            return self.looks > 3
+
+    def work() -> None:
+        nonlocal steps
+        for steps in range(2000):
+            tell("steps", steps, 2000)
+            time.sleep(0.005)
+
+    async def run(request: Any, what: Any) -> Any:
+        return await api._while_awaited(request, what)
+
+    with pytest.raises(Problem, match="taken back"):
+        anyio.run(run, Leaving(), work)
+    assert 0 < steps < 1000
+    assert anyio.run(run, Leaving(), lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        anyio.run(run, Leaving(), lambda: 1 / 0)

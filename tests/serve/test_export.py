@@ -9,6 +9,8 @@ import pytest
 
 from byname.serve.export import inert, table
 
+PREDICTED = ("predicted_class_id", "predicted_label")
+
 
 @pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", " =1", "\r=1", "=cmd|'/c'!A1"])
 def test_formulas_are_made_inert(cell: str) -> None:
@@ -21,7 +23,19 @@ def test_other_cells_stay(cell: str) -> None:
 
 
 def test_every_cell_survives_the_way_through_csv() -> None:
-    row = ('a,"b".jpg', "id\n2", "日本 'x'", "")
+    row = ('a,"b".jpg', "id\n2", "日本 'x'", "", "")
     header, found = csv.reader(io.StringIO(table([row]).decode(), newline=""))
-    assert header == ["file_name", "class_id", "label", "predicted_class_id"]
+    assert header == ["file_name", "class_id", "label", *PREDICTED]
     assert tuple(found) == row
+
+
+@pytest.mark.parametrize("own", ["-1", "+1", "-a b", "cat", "3.5", "日本", "-a/b"])
+def test_ids_are_compared_by_others_and_stay(own: str) -> None:
+    (_, found) = csv.reader(io.StringIO(table([("a", own, "-1", own, "=1")]).decode(), newline=""))
+    assert found == ["a", own, "'-1", own, "'=1"]
+
+
+@pytest.mark.parametrize("own", ["=1+1", "-1+cmd|'/c calc'!A1", "@SUM(1)", "+HYPERLINK(1)", "-1\n"])
+def test_ids_that_could_call_something_are_made_inert(own: str) -> None:
+    (_, found) = csv.reader(io.StringIO(table([("a", own, "b", "", "")]).decode(), newline=""))
+    assert found[1] == f"'{own}"

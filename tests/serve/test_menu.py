@@ -12,6 +12,9 @@ def test_every_recipe_is_offered_or_has_a_reason() -> None:
     assert sorted(names) == sorted(row["name"] for row in list_recipes())
     assert all(one["reason"] for one in cannot)
     assert all(one["idea"] for one in can)
+    assert [one["name"] for one in can[:3]] == ["ensemble", "plain", "auto"]
+    kinds = [one["kind"] for one in can]
+    assert kinds == sorted(kinds, key=["main", "recipe", "member"].index)
 
 
 def test_what_needs_more_than_names_is_not_offered() -> None:

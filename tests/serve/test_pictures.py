@@ -15,8 +15,10 @@ from byname.embeddings import Embeddings
 from byname.errors import ImageError, UsageError
 from byname.images.sources import open_source
 from byname.inputs import as_embeddings
+from byname.serve import pictures
 from byname.serve.pictures import SIDE, Store, small_jpeg, take_in
 from byname.serve.problems import Problem
+from byname.serve.uploads import Limits
 from tests.helpers import FakeEncoder, make_photo, make_photos
 from tests.serve.conftest import photo
 
@@ -85,6 +87,36 @@ def test_bombs_are_refused_by_their_header(side: int) -> None:
 def test_what_is_no_image_is_refused_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         take_in(data, FakeEncoder(), 10**6)
+
+
+def test_one_large_image_is_held_at_a_time_until_it_is_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[bool] = []
+    inner = pictures.small_jpeg
+    monkeypatch.setattr(pictures, "LARGE", 100)
+
+    def small(image: Image.Image) -> bytes:
+        held.append(pictures._one_large.locked())
+        return inner(image)
+
+    monkeypatch.setattr(pictures, "small_jpeg", small)
+
+    class Watched(FakeEncoder):
+        def encode_images(self, pixels):  # type: ignore[no-untyped-def]
+            held.append(pictures._one_large.locked())
+            return super().encode_images(pixels)
+
+    take_in(photo(), Watched(), 10**6)
+    assert held == [True, False]
+    with pytest.raises(ImageError):
+        take_in(photo()[:-30], Watched(), 10**6)
+    assert not pictures._one_large.locked()
+
+
+def test_bombs_within_the_old_limit_are_refused_by_default() -> None:
+    with pytest.raises(ImageError, match="50 megapixels"):
+        take_in(bomb(9_999), FakeEncoder(), Limits().pixels)
 
 
 def test_an_encoder_without_pixels_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,21 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(serve_app, "find_spec", found)
     with pytest.raises(UsageError, match="byname\\[serve\\]"):
         serve_app.need_serve()
+
+
+@pytest.mark.usefixtures("_installed")
+def test_strangers_cannot_fill_the_terminal_and_connections_have_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import uvicorn
+
+    from byname.serve import run as serve_run
+
+    kept: list[uvicorn.Config] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: kept.append(self.config))
+    with bind("127.0.0.1", 0) as listening:
+        serve_run.serve(object(), listening)
+    assert kept[0].limit_concurrency == serve_run.CONNECTIONS
+    for name in ("uvicorn.error", "python_multipart"):
+        assert logging.getLogger(name).getEffectiveLevel() == logging.ERROR
+        assert not logging.getLogger(f"{name}.multipart").isEnabledFor(logging.WARNING)

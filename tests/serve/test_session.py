@@ -10,8 +10,9 @@ import pytest
 from byname import Classifier
 from byname.encoders import PrecomputedEncoder
 from byname.images.sources import open_source
+from byname.progress import listening
 from byname.serve.classlist import ClassItem
-from byname.serve.encoder import SharedEncoder
+from byname.serve.encoder import BLOCK, SharedEncoder, Superseded
 from byname.serve.problems import Problem
 from byname.serve.session import RUNS, ScoreRequest, Session
 from byname.serve.uploads import Limits
@@ -152,6 +153,75 @@ def test_expected_accuracies_are_those_of_diagnose(session: Session) -> None:
     assert [one["n"] for one in run["classes"]] == [one.n for one in told.classes.values()]
 
 
+def crowd(n: int, K: int) -> Session:
+    """A session with n made-up images around the texts of K classes; few of them are common."""
+    encoder = SharedEncoder(FakeEncoder())
+    names = [f"name {k}" for k in range(K)]
+    session = Session(
+        Taxonomy.from_names(names), encoder, recipe="plain", limits=Limits(images=10**4)
+    )
+    rng = np.random.default_rng(0)
+    T = encoder.encode_texts([f"a photo of a {name}." for name in names])
+    X = T[(K * rng.random(n) ** 4).astype(int)] + 0.15 * rng.normal(size=(n, T.shape[1]))
+    for i, x in enumerate((X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)):
+        session.store.add(f"{i}.png", x)
+    return session
+
+
+def test_flags_of_many_images_are_those_of_diagnose() -> None:
+    session = crowd(900, 40)
+    run = ask(session, limit=0)["runs"][0]
+    told = Classifier(session.base, FakeEncoder(), "plain").diagnose(session.store.shot().X)
+    assert [one["flag"] for one in run["classes"]] == [one.flag for one in told.classes.values()]
+    assert [one["n"] for one in run["classes"]] == [one.n for one in told.classes.values()]
+    assert min(one.n for one in told.classes.values() if one.n) < 3
+
+
+def test_a_sample_has_every_answered_class_and_says_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from byname.serve import scores
+
+    monkeypatch.setattr(scores, "JUDGED", 50)
+    run = ask(crowd(900, 40), limit=0)["runs"][0]
+    few = [one for one in run["classes"] if one["n"]]
+    assert min(one["n"] for one in few) < 3
+    assert all(one["flag"] != "never predicted" and one["expected_accuracy"] for one in few)
+    assert not any("fewer than" in note for note in run["notes"])
+    assert any("of the 900 images" in note for note in run["notes"])
+
+
+def test_what_a_recipe_warns_of_stands_in_its_run(session: Session) -> None:
+    filled(session, 3)
+    with pytest.warns(UserWarning, match="changed nothing") as heard:
+        run = ask(session, recipes=["auto"])["runs"][0]
+    assert str(heard[0].message) in run["notes"]
+
+
+def test_work_that_nobody_waits_for_ends_between_its_steps(
+    session: Session, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(session, 3)
+    many = [f"name {i}" for i in range(4 * BLOCK)]
+    before = encoder.texts
+
+    def first_block(what: str, done: int, total: int | None) -> None:
+        if what == "texts encoded" and done:
+            raise Superseded
+
+    with pytest.raises(Superseded), listening(first_block):
+        ask(session, *many)
+    assert encoder.texts == before + BLOCK
+    assert ask(session)["rows"]  # and nothing is left locked
+
+    def no_fit(what: str, done: int, total: int | None) -> None:
+        if what == "fit the recipe":
+            raise Superseded
+
+    with pytest.raises(Superseded), listening(no_fit):
+        ask(session, "one", "two")
+
+
 def test_too_much_for_one_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from byname.serve import scores
 
@@ -185,9 +255,11 @@ def test_corrections_go_through_edits_into_the_table(session: Session) -> None:
     session.remove("i2")
     found = ask(session, "fox", "dog")
     assert {r["image"]: r["corrected"] for r in found["rows"]} == {"i0": None, "i1": "dog"}
-    now = {row["image"]: row["answers"][0]["class_id"] for row in found["rows"]}
+    answer = rows["i1"]["answers"][0]  # of the list that the user saw, not of a later one
     lines = session.corrections().decode().splitlines()
-    assert lines[1:] == [f"1.png,dog,dog,{now['i1']}"]
+    assert lines[1:] == [f"1.png,dog,dog,{answer['class_id']},{answer['label']}"]
+    ask(session, "hen")
+    assert session.corrections().decode().splitlines() == lines
     assert rows["i1"]["corrected"] is None
     for image, class_id, status in (("i9", "dog", 404), ("i0", "cow", 400), ("i0", "", 400)):
         with pytest.raises(Problem) as caught:

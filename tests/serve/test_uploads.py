@@ -56,9 +56,18 @@ def test_too_many_parts_end_it() -> None:
 
 
 def test_fields_that_are_no_files_are_not_kept_but_counted() -> None:
-    assert read(part("a", b"1", "other") + part("b", b"2") + b"--XX--\r\n") == [Upload("b", b"2")]
-    with pytest.raises(Problem):
-        read(part("a", b"", "other") * 6 + b"--XX--\r\n")
+    field = b'--XX\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n'
+    assert read(field + part("b", b"2") + b"--XX--\r\n") == [Upload("b", b"2")]
+    with pytest.raises(Problem, match="5 parts"):
+        read(field * 6 + b"--XX--\r\n")
+    with pytest.raises(Problem, match="another name") as caught:
+        read(part("a", b"1", "other") + b"--XX--\r\n")
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("given", ["a%22; x=%22b.jpg", 'a\\"; x=\\"b.jpg'])
+def test_quotes_in_a_file_name_are_those_of_the_file(given: str) -> None:
+    assert [one.name for one in read(part(given, b"1") + b"--XX--\r\n")] == ['a"; x="b.jpg']
 
 
 @pytest.mark.parametrize(

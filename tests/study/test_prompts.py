@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from byname.ops import unit
 from byname.pipeline import Pipeline
 from byname.recipes import get_recipe
 from byname.stage import Batch, ClassTexts
-from byname.study import texteffects
+from byname.study import prompts, texteffects
 from byname.study.prompts import TextEffects, check_prompts, contrast, text_effects
 from byname.study.subject import Subject
 from byname.study.texteffects import agreement_without
@@ -246,12 +249,43 @@ def test_findings() -> None:
     assert numbers["prompts"]["texts"] == 20
 
 
-def test_texts_of_a_file_are_to_be_taken_out_of_it() -> None:
+def next_of(spec: str) -> str:
     texts, X = world()
-    command = "byname diagnose photos --classes a,b --prompts 'my texts.json'"
+    command = f"byname diagnose photos --classes a,b --prompts {shlex.quote(spec)}"
     subject = replace(subject_of(texts, X), command=command)
     made, _ = check_prompts(subject, diagnose(texts, subject.batch, subject.pipeline))
-    assert made[0].next == f"# take them out of 'my texts.json', then: {command}"
+    assert made[0].texts == ("text 7 dog",)
+    return made[0].next.replace(command, "COMMAND")
+
+
+def test_texts_of_a_file_are_to_be_taken_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my texts.json").write_text(json.dumps({"dog": ["text 7 dog"], "cat": ["x"]}))
+    Path("more.json").write_text(json.dumps({"dog": ["other"], "cat": ["text 7 dog"]}))
+    wanted = "# take them out of 'my texts.json', then: COMMAND"
+    assert next_of("my texts.json") == wanted
+    assert next_of("templates+my texts.json") == wanted
+    assert next_of("templates[set=single] + more.json + my texts.json") == wanted
+
+
+def test_texts_of_a_member_are_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("more.json").write_text(json.dumps({"dog": ["other"], "cat": ["text 7 dog"]}))
+    Path("torn.json").write_text("{")
+    for spec in ("templates+more.json", "more.json", "torn.json", "gone.json", "templates"):
+        assert next_of(spec).startswith("byname prompts make"), spec
+
+
+def test_some_of_the_texts_are_in_the_file(tmp_path: Path) -> None:
+    texts, X = world()
+    subject = subject_of(texts, X)
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"dog": ["text 7 dog"]}))
+    command = f"byname diagnose photos --classes a,b --prompts templates+{file}"
+    said = prompts._next(replace(subject, command=command), [7, 8], out=True)
+    assert said == f"# take the 1 of them that it holds out of {file}, then: {command}"
 
 
 @pytest.mark.parametrize("recipe", ["ensemble", "mean_similarity"])
@@ -273,10 +307,12 @@ def test_agreement_without_all_that_hurt_is_that_of_refitting(recipe: str) -> No
 
 
 def test_texts_are_not_to_be_taken_out_where_neighbours_agree_less(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts, X = world()
-    command = "byname diagnose photos --classes a,b --prompts t.json"
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps({"dog": ["text 7 dog"]}))
+    command = f"byname diagnose photos --classes a,b --prompts {file}"
     subject = replace(subject_of(texts, X), command=command)
     monkeypatch.setattr("byname.study.prompts.agreement_without", lambda _: -0.1)
     made, _ = check_prompts(subject, diagnose(texts, subject.batch, subject.pipeline))

@@ -124,6 +124,7 @@
       el("span", { class: "bar", "aria-hidden": "true" }, el("i", { class: `w${whole(share)}` })),
       el("span", {}, fine(share)))));
   }
+  const tones = { right: "good", above: "above", wrong: "wrong" };
   const heading = (text) => el("h3", {}, text);
 
   function classBody(k) {
@@ -177,7 +178,7 @@
     const one = images[i];
     const label = one.k === null ? bdi(one.label) : classLink(one.k);
     const truth = one.true === null ? null : el("span", {}, classLink(one.true), " ",
-      el("span", { class: one.true === one.k ? "good" : "wrong" }, one.true === one.k ? "right" : "wrong"));
+      el("span", { class: tones[one.outcome] || "" }, one.outcome === "above" ? "the answer is a group above it" : one.outcome || ""));
     const parts = [one.file, el("div", { class: "lead" }, picture(i), facts([
       ["Answer", label],
       ["Probability", fine(one.p)],
@@ -241,7 +242,7 @@
     (text, i) => {
       const [reason, truth, one] = [value("gallery-reason"), value("gallery-truth"), images[i]];
       if (reason && !one.about.includes(reason)) return false;
-      if (truth && (one.true === null || (one.true === one.k) !== (truth === "right"))) return false;
+      if (truth && one.outcome !== truth) return false;
       return text.includes(plain(value("gallery-text")));
     }, byId("gallery-count"), "images");
 

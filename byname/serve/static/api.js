@@ -16,9 +16,10 @@ try {
 }
 
 export class Refused extends Error {
-  constructor(status, words) {
+  constructor(status, words, body = null) {
     super(words);
     this.status = status;
+    this.body = body; // what came beside the error: files that were taken before it
   }
 }
 
@@ -47,15 +48,16 @@ export async function ask(path, { method = "GET", json, form, signal, tries = 4 
     throw new Refused(0, "The server does not answer. Is byname serve still running? Start it again and open the address it prints.");
   }
   if (answer.ok) return answer;
-  if (answer.status === 429 && tries > 0) {
+  if ((answer.status === 429 || answer.status === 503) && tries > 0) {
     await pause(250 * (5 - tries));
     return ask(path, { method, json, form, signal, tries: tries - 1 });
   }
   if (answer.status === 401) {
     throw new Refused(401, "This page does not have the key of the running server. Open the address that byname serve printed, with its token.");
   }
+  if (answer.status === 503) throw new Refused(503, "The server has too many connections. Try again in a moment.");
   const said = await answer.json().catch(() => null);
-  throw new Refused(answer.status, words(said?.error));
+  throw new Refused(answer.status, words(said?.error), said);
 }
 
 export const asked = async (path, how) => (await ask(path, how)).json();

@@ -2,14 +2,17 @@
 // is shown. A newer question makes older answers void, so that fast typing never shows old scores.
 
 import { asked, download } from "./api.js";
-import { $, calm, count, el, fill, later, length, mark, percent, say, trouble, write } from "./dom.js";
+import { $, calm, count, later, mark, say, trouble, write } from "./dom.js";
 import * as names from "./names.js";
 import * as upload from "./upload.js";
+import * as verdicts from "./verdicts.js";
 import * as viewer from "./viewer.js";
 import * as wall from "./wall.js";
 
 const PAGE = 200; // rows of one answer
 const WAIT = 150; // milliseconds of silence before a changed name is scored
+const FADE = 150; // further ones after which the old scores are shown as old
+const HELP = "Must hold {}. Empty: the sentences of the recipe.";
 
 let info = { recipes: [], limits: { upload_bytes: 2e7 }, images: 0 };
 let labels = new Map(); // class id -> name, of the last answer
@@ -20,17 +23,16 @@ let asks = 0; // number of the last question; older answers are dropped
 let last = null; // the last question, for further pages of its answer
 let loading = new Map(); // offset -> promise
 let flying = null; // AbortController of the question on its way
+let sentence = ""; // the wording, as long as what stands in its field is none
 
-const picked = () => [0, 1, 2].map((at) => $(`recipe-${at}`).value).filter(Boolean);
 const order = () => document.querySelector("input[name=order]:checked").value;
 const label = (id, given) => labels.get(id) ?? given ?? `${id} (removed)`;
 
 function question() {
-  const chosen = [...new Set(picked())];
-  const template = $("template").value.trim();
+  const chosen = [...new Set(verdicts.picked())];
   return {
     classes: names.wire(), recipes: chosen, order: order(),
-    ...(template ? { template } : {}),
+    ...(sentence ? { template: sentence } : {}),
     ...($("find").value.trim() ? { find: $("find").value.trim() } : {}),
     ...(onlyClass ? { only_class: onlyClass.id } : {}),
     ...($("only-differ").checked && chosen.length > 1 ? { only_differ: true } : {}),
@@ -49,6 +51,7 @@ async function score(top = false) {
   const offset = Math.max(0, first - 40);
   flying = new AbortController();
   const slow = setTimeout(() => busy("Scoring"), 500);
+  const late = setTimeout(dim, FADE); // what is shown is no longer what was asked for
   try {
     const answer = await asked("/api/score", { method: "POST", json: { ...body, offset, limit: PAGE }, signal: flying.signal });
     if (mine !== asks) return; // a newer question is on its way
@@ -58,10 +61,11 @@ async function score(top = false) {
     take({ ...answer, offset }, sent, top);
   } catch (error) {
     if (mine !== asks || error.name === "AbortError") return;
-    document.body.dataset.old = "";
+    dim();
     trouble(error);
   } finally {
     clearTimeout(slow);
+    clearTimeout(late);
     if (mine === asks) busy("");
   }
 }
@@ -69,13 +73,30 @@ async function score(top = false) {
 const soon = later(WAIT, () => score());
 const soonTop = later(WAIT, () => score(true));
 
+function dim() {
+  document.body.dataset.old = "";
+}
+
+/** The wording is checked here: without a place for the name every answer would be an error. */
+function reword() {
+  const given = $("template").value.trim();
+  const fine = !given || given.split("{}").length === 2;
+  mark($("template"), "aria-invalid", fine ? null : "true");
+  write($("template-help"), fine ? HELP : "Not used yet: it must hold {} once, where the name goes.");
+  mark($("template-help"), "data-bad", fine ? null : "");
+  if (!fine || given === sentence) return;
+  sentence = given;
+  soon();
+}
+
 function noClass() {
+  delete document.body.dataset.old;
   busy("");
   names.scored([], []);
   labels = new Map();
   last = null;
   wall.show({ rows: [], offset: 0, total: 0 }, { compare: false, lines: 1, label, recipes: [] }, true);
-  verdicts(null);
+  verdicts.paint(null, info.images);
   facts();
   write($("nothing"), "Add at least one class name: photos are labeled by names.");
   $("nothing").hidden = info.images === 0;
@@ -89,7 +110,7 @@ function take(answer, sent, top) {
   const compare = answer.runs.length > 1;
   const lines = compare ? answer.runs.length : Math.min(3, sent.length);
   wall.show(answer, { compare, lines, label, recipes }, top);
-  verdicts(answer);
+  verdicts.paint(answer, info.images);
   facts(answer);
   if (viewer.image() !== null) viewer.paint();
 }
@@ -110,31 +131,6 @@ function load(place) {
     .finally(() => loading.delete(offset));
   loading.set(offset, more);
   return more;
-}
-
-/** What each recipe is expected to reach, in its tile; `answer` is null where nothing is scored. */
-function verdicts(answer) {
-  const runs = answer && info.images ? answer.runs : [];
-  for (const at of [0, 1, 2]) {
-    const run = runs.find((one) => one.recipe === $(`recipe-${at}`).value);
-    const range = run?.interval;
-    const bar = $(`range-${at}`);
-    const error = run?.error && ([run.error.seen, run.error.do].filter(Boolean).join(". ") || "It cannot run here.");
-    $(`expected-${at}`).replaceChildren(...(!run ? [] : error ? [el("span", { class: "failed", text: error })] : [
-      percent(run.expected_accuracy),
-      el("span", { class: "small dim", text: range ? ` expected, ${percent(range[0]).replace(" %", "")}–${percent(range[1])}` : " expected" }),
-    ]));
-    bar.hidden = !run || Boolean(error);
-    length(bar, "--w", run?.expected_accuracy);
-    length(bar, "--l", range?.[0]);
-    length(bar, "--h", range?.[1]);
-  }
-  const many = runs.length > 1 && Number.isFinite(answer.differ);
-  $("verdict-differ").hidden = !many;
-  if (many) {
-    $("differ").replaceChildren(percent(answer.differ / info.images),
-      el("span", { class: "small dim", text: ` ${answer.differ.toLocaleString("en")} of ${count(info.images, "photo")}` }));
-  }
 }
 
 /** How many corrections there are, on the button that exports them. */
@@ -216,34 +212,6 @@ async function correct(row, id) {
   paintCorrections();
 }
 
-function startRecipes() {
-  const pairs = info.recipes.map((one) => [one.name, one.name]);
-  const ideas = new Map(info.recipes.map((one) => [one.name, one.idea]));
-  fill($("recipe-0"), pairs, info.recipe);
-  const tidy = () => {
-    for (const at of [1, 2]) {
-      const before = [0, 1].slice(0, at).map((i) => $(`recipe-${i}`).value);
-      const kept = $(`recipe-${at}`).value;
-      const rest = pairs.filter(([name]) => !before.includes(name));
-      fill($(`recipe-${at}`), [["", "none"], ...rest], before.includes(kept) ? "" : kept);
-    }
-    const two = $("recipe-1").value !== "";
-    if (!two) $("recipe-2").value = "";
-    $("verdict-2").hidden = !two;
-    for (const i of [0, 1, 2]) mark($(`verdict-${i}`), "data-empty", $(`recipe-${i}`).value ? null : "");
-    mark(document.body, "data-compare", two ? "" : null);
-    $("only-differ-label").hidden = !two;
-    for (const at of [0, 1, 2]) mark($(`recipe-${at}`), "title", ideas.get($(`recipe-${at}`).value) || null);
-  };
-  for (const at of [0, 1, 2]) {
-    $(`recipe-${at}`).addEventListener("change", () => {
-      tidy();
-      score(at === 0);
-    });
-  }
-  tidy();
-}
-
 function showOnly(one) {
   onlyClass = one;
   $("only-class").hidden = !one;
@@ -280,7 +248,7 @@ function startControls() {
   for (const radio of document.querySelectorAll("input[name=order]")) radio.addEventListener("change", () => score(true));
   for (const id of ["only-differ", "only-corrected"]) $(id).addEventListener("change", () => score(true));
   $("find").addEventListener("input", soonTop);
-  $("template").addEventListener("input", soon);
+  $("template").addEventListener("input", reword);
   $("only-class").addEventListener("click", () => {
     showOnly(null);
     $("find").focus();
@@ -295,7 +263,7 @@ function startControls() {
   }
   for (const button of document.querySelectorAll("[data-go]")) button.addEventListener("click", () => go(button.dataset.go));
   $("export").addEventListener("click", (event) => busyButton(event.currentTarget, () => download("/api/corrections.csv", "corrections.csv")));
-  $("save-report").addEventListener("click", (event) => busyButton(event.currentTarget, () => download(`/api/report?recipe=${encodeURIComponent(picked()[0])}`, "byname-report.html")));
+  $("save-report").addEventListener("click", (event) => busyButton(event.currentTarget, () => download(`/api/report?recipe=${encodeURIComponent(verdicts.picked()[0])}`, "byname-report.html")));
 }
 
 async function start() {
@@ -319,10 +287,13 @@ async function start() {
   corrections = info.corrections ?? 0;
   write($("title"), info.title || "byname");
   document.title = `${info.title || "Photos"} – byname`;
-  $("template").value = info.template ?? "";
+  sentence = $("template").value = info.template ?? "";
   upload.refuse(info.unreadable ?? []);
   names.set(info.classes);
-  startRecipes();
+  verdicts.start(info, (at) => {
+    dim();
+    score(at === 0);
+  });
   facts();
   score(true);
   const early = (info.unreadable ?? []).length;

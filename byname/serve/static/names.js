@@ -8,6 +8,7 @@ let found = new Map(); // key -> [class of each run], what the last answer said
 let changed = () => {};
 let showClass = () => {};
 let nextKey = 1;
+let active = null; // key of the class that the Tab key reaches: the list is one stop
 
 export function start(given) {
   changed = given.changed;
@@ -76,21 +77,40 @@ function pasted(event) {
   add(names);
 }
 
-function step(input, way) {
-  const inputs = [...$("names").querySelectorAll("li:not([hidden]) input")];
-  const other = inputs[inputs.indexOf(input) + way];
-  (other || (way > 0 ? $("new-name") : null))?.focus();
+/** The same control of the class above or below; after the last one, the field for a new class. */
+function step(node, way) {
+  const kind = ["count", "gone"].find((name) => node.classList.contains(name));
+  const lines = [...$("names").querySelectorAll("li:not([hidden])")];
+  const other = lines[lines.indexOf(node.closest("li")) + way];
+  const to = other?.querySelector(kind ? `.${kind}:not(:disabled):not([hidden])` : "input") || other?.querySelector("input");
+  (to || (way > 0 ? $("new-name") : null))?.focus();
+}
+
+function activate(key) {
+  if (active === key) return;
+  for (const one of [active, key]) {
+    const row = rows.get(one);
+    if (row) for (const node of [row.input, row.n, row.gone]) node.tabIndex = one === key ? 0 : -1;
+  }
+  active = key;
+}
+
+/** The stop is a class that is there and in sight. */
+function keepStop() {
+  if (active !== null && rows.has(active) && !rows.get(active).li.hidden) return;
+  activate(classes.find((one) => !rows.get(one.key)?.li.hidden)?.key ?? null);
 }
 
 function onKey(event, one) {
   if (event.isComposing) return;
-  if (event.key === "Enter" || event.key === "ArrowDown") {
+  const button = event.target.tagName === "BUTTON";
+  if (event.key === "ArrowDown" || (event.key === "Enter" && !button)) {
     event.preventDefault();
     step(event.target, 1);
   } else if (event.key === "ArrowUp") {
     event.preventDefault();
     step(event.target, -1);
-  } else if (event.key === "Backspace" && !event.target.value) {
+  } else if (/^(Backspace|Delete)$/.test(event.key) && (button ? event.key === "Delete" : !event.target.value)) {
     event.preventDefault();
     remove(one);
   }
@@ -104,15 +124,14 @@ function make(one) {
       tidy();
       changed();
     },
-    onkeydown: (event) => onKey(event, one),
-    onpaste: pasted,
+    tabIndex: -1, onpaste: pasted,
   });
   const bars = el("span", { class: "bars", "aria-hidden": "true" });
   const expected = el("span", { class: "expected", title: "expected to be right" });
   const flag = el("span", { class: "flag", hidden: true });
-  const n = el("button", { type: "button", class: "count", onclick: () => showClass(one) });
-  const gone = el("button", { type: "button", class: "gone", onclick: () => remove(one), text: "×" });
-  const li = el("li", {}, el("div", { class: "nameline" }, input, gone),
+  const n = el("button", { type: "button", class: "count", tabIndex: -1, onclick: () => showClass(one) });
+  const gone = el("button", { type: "button", class: "gone", tabIndex: -1, onclick: () => remove(one), text: "×" });
+  const li = el("li", { onkeydown: (event) => onKey(event, one), onfocusin: () => activate(one.key) }, el("div", { class: "nameline" }, input, gone),
     el("div", { class: "scoreline" }, bars, expected, flag, n));
   return { li, input, bars, expected, flag, n, gone };
 }
@@ -166,6 +185,7 @@ function filter() {
     const hide = sought && !one.name.toLowerCase().includes(sought) && row.input !== document.activeElement;
     if (row.li.hidden !== Boolean(hide)) row.li.hidden = Boolean(hide);
   }
+  keepStop();
 }
 
 /** Put the rows in order; only when asked, so that nothing moves under the user's hands. */

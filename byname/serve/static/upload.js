@@ -126,8 +126,12 @@ async function work() {
       refused += said.refused.length;
       refuse(said.refused);
     } catch (error) {
-      refused += some.length;
-      refuse(some.map((file) => ({ name: file.name, error: error.message })));
+      // What the server took and refused before the error stands beside it, in the order sent.
+      const before = { added: error.body?.added ?? [], refused: error.body?.refused ?? [] };
+      const rest = some.slice(before.added.length + before.refused.length);
+      added += before.added.length;
+      refused += before.refused.length + rest.length;
+      refuse([...before.refused, ...rest.map((file) => ({ name: file.name, error: error.message }))]);
       if (error.status === 0 || error.status === 401) waiting.length = 0;
     }
     done += some.length;

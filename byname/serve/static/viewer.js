@@ -110,13 +110,21 @@ async function why() {
   try {
     const said = await asked(`/api/why/${encodeURIComponent(row.image)}?recipe=${encodeURIComponent(recipe)}`);
     if (mine !== asks) return;
-    box.replaceChildren(...[said, said.against].filter(Boolean).map(side));
+    box.replaceChildren(...[ahead(said), ...[said, said.against].filter(Boolean).map(side)].filter(Boolean));
     if (!box.children.length) box.append(el("p", { class: "dim", text: "No text to show." }));
   } catch (error) {
     if (mine === asks) box.replaceChildren(el("p", { class: "dim", text: error.message }));
   } finally {
     if (mine === asks) box.removeAttribute("aria-busy");
   }
+}
+
+/** By how much the answer is ahead of the runner-up. */
+function ahead({ label, score, against }) {
+  if (!Number.isFinite(score) || !Number.isFinite(against?.score)) return null;
+  const gap = score - against.score;
+  return el("p", { class: "ahead" }, el("bdi", { text: label }), gap < 0 ? " is behind " : " is ahead of ", el("bdi", { text: against.label }),
+    ` by ${Math.abs(gap).toFixed(2)}: score ${score.toFixed(2)} against ${against.score.toFixed(2)}.`);
 }
 
 /** The texts of one class, the strongest first, with what each adds to the score. */

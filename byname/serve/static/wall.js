@@ -69,9 +69,13 @@ function measure() {
   const width = Math.floor((wide - GAP * (columns - 1)) / columns);
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const thumb = Math.round(width * 0.74);
-  const height = Math.round(thumb + rem * (2.35 + 1.85 * view.lines));
+  const texts = wide < 560 ? 3 : 2; // lines of a class name, before it is cut
+  const tall = 0.21 + 0.97 * texts;
+  const height = Math.round(thumb + rem * (2.4 + (tall + 0.15) * view.lines));
   shape = { columns, width, height, thumb };
   wall.style.setProperty("--card-wide", `${width}px`);
+  wall.style.setProperty("--answer-tall", `${tall}rem`);
+  wall.style.setProperty("--label-lines", texts);
   wall.style.setProperty("--thumb", `${thumb}px`);
   wall.style.setProperty("--tall", `${height}px`);
   const lines = Math.ceil(total / columns);

@@ -1,0 +1,1 @@
+"""Fuzzing: whatever a file or a server holds, byname answers or raises a ``BynameError``."""
