@@ -99,6 +99,7 @@ def test_matplotlib_waits_until_it_is_needed() -> None:
 
 
 def test_a_thousand_heights_are_lines_and_quick() -> None:
+    pytest.importorskip("matplotlib", reason="plots need pip install 'byname[report]'")
     report = made_up(5, 2)
     report["heights"] = [
         {"height": h + 1, "expected_share": 0.001, "true_share": 0.0005} for h in range(1500)
