@@ -76,11 +76,11 @@ class Auto(WholeBatch):
     Assumes that neighbours are of one class more often than not, and that S are logits of one level
     for all images, as cosines give them: a shift of the row of one image changes its place among
     the others. Steps back to S with fewer images than two for each name with a hit in T, and, with
-    ``guard``, where neighbours agree less than on S afterwards, and where the answers of S are as
-    mixed as fewer than 2 names (exp of their entropy; of lists of fewer than 4 names half of them):
-    a folder of one class would be torn apart. ``report`` says so, then with b and s of 0, and which
-    usual assumptions do not hold: names without images, uneven shares. Chooses among answers and
-    tunes nothing on labels.
+    ``guard``, where neighbours agree less than on S afterwards, and where s is 0 and the answers of
+    S are as mixed as fewer than 2 names (exp of their entropy; of lists of fewer than 4 names half
+    of them): a folder of one class would be torn apart. ``report`` says so, then with b and s of 0,
+    and which usual assumptions do not hold: names without images, uneven shares. Chooses among
+    answers and tunes nothing on labels.
 
     Shapes: X (N, D), W (K, D), S (N, K) to S' (N, K); cost as ``anchor``, and 6 passes over S.
 
@@ -142,22 +142,16 @@ class Auto(WholeBatch):
             self.strength_ = self.slope_ = 0.0
         return self
 
-    def too_little(self, X: Any, S: Any) -> str | None:
-        """Also where one class may be all there is."""
-        reason = super().too_little(X, S)
-        if reason is not None or not self.params.guard:
-            return reason
-        mixed = effective(answered_shares(S))
-        if mixed >= min(ALONE, S.shape[1] / 2):
-            return None
-        return f"the answers are as mixed as {mixed:.1f} names: one class may be all that is there"
-
     def _near(self) -> int:
         return NEAREST
 
     def _refined(self, X: Any, texts: ClassTexts, state: State, near: Near) -> Floats:
         S = ops.to_numpy(ops.as_float(state.S))
         excess, self.slope_ = _excess(S, state.W)
+        if self.params.guard and self.slope_ == 0:
+            self._few = _alone(S)
+        if self._few is not None:
+            return S
         self.strength_ = _strength(S, excess, near[0][:, :NEAREST])
         T = S - (self.strength_ * excess).astype(S.dtype)
         best, hits = hits_of(T)
@@ -181,6 +175,14 @@ class Auto(WholeBatch):
         """Whether it stepped back and why, b, s, and assumptions that do not hold."""
         told = {"strength": self.strength_, "slope": self.slope_, "notes": self.notes_}
         return {**super().report(), **told}
+
+
+def _alone(S: Floats) -> str | None:
+    """Why one class may be all there is, or None."""
+    mixed = effective(answered_shares(S))
+    if mixed >= min(ALONE, S.shape[1] / 2):
+        return None
+    return f"the answers are as mixed as {mixed:.1f} names: one class may be all that is there"
 
 
 def _excess(S: Floats, W: Any) -> tuple[NDArray[np.float64], float]:
