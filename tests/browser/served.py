@@ -54,6 +54,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture
 def show(chromium: Any) -> Iterator[Callable[..., Any]]:
     """Open an address; in the end nothing may have been complained of or asked of others."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)  # 5 s is too little where others use the machine
     contexts = []
     trouble: list[str] = []
 
