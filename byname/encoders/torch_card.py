@@ -58,14 +58,14 @@ def pad_word(tokenizer_config: Path) -> str | None:
     EncoderError
         If it is something other than a text.
     """
-    word: object = _pad_token(tokenizer_config)
-    if word is not None and not isinstance(word, str):
+    try:
+        return _pad_token(tokenizer_config)
+    except ValueError as error:
         raise EncoderError(
             f"read '{tokenizer_config}'",
-            f"its pad_token is {word!r:.60}, expected a text",
+            "its " + str(error).replace(", not a text", ", expected a text"),
             "Get the file again from the model's source.",
-        )
-    return word
+        ) from None
 
 
 def pad_of_tokenizer_json(content: str, tokens: TextTokenizer) -> int | None:

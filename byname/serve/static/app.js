@@ -191,6 +191,9 @@ async function photosChanged() {
   soon();
 }
 
+/** One after the other, in the order of the keys: answers that overtake would count wrong. */
+let correcting = Promise.resolve();
+
 async function correct(row, id) {
   if (!row || (row.corrected ?? null) === id) return;
   const before = row.corrected ?? null;
@@ -201,7 +204,10 @@ async function correct(row, id) {
   };
   repaint();
   try {
-    const said = await asked("/api/corrections", { method: "PUT", json: { image: row.image, class_id: id } });
+    const ask = () => asked("/api/corrections", { method: "PUT", json: { image: row.image, class_id: id } });
+    const turn = correcting.then(ask);
+    correcting = turn.catch(() => {});
+    const said = await turn;
     corrections = said.corrections;
     say(id === null ? `${row.name}: correction taken back.` : `${row.name} is ${label(id)}.`);
   } catch (error) {
