@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import RecipeError
 from byname.refine.mixture import anchored, check_settings, given_back, hits_of
 from byname.refine.whole import Near, WholeBatch, adjacency
 from byname.stage import ClassTexts, State, register
@@ -30,10 +29,7 @@ class AnchorParams:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        check_settings("anchor", self.bound, self.rounds)
-        if not 0 <= self.present <= 1:
-            seen = f"present is {self.present}"
-            raise RecipeError("use 'anchor'", seen, "Give a share from 0 to 1.")
+        check_settings("anchor", self.bound, self.rounds, self.present)
 
 
 def moved_to(z: Floats, answer: NDArray[np.intp]) -> Floats:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname import ops
-from byname.errors import RecipeError
 from byname.knn import agreement
 from byname.refine.anchor import moved_to
 from byname.refine.mixture import anchored, check_settings, given_back, hits_of
@@ -40,10 +39,7 @@ class AutoParams:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        check_settings("auto", self.bound, self.rounds)
-        if not 0 <= self.present <= 1:
-            seen = f"present is {self.present}"
-            raise RecipeError("use 'auto'", seen, "Give a share from 0 to 1.")
+        check_settings("auto", self.bound, self.rounds, self.present)
 
 
 @register

@@ -23,7 +23,7 @@ _ROWS = 2048
 _EXACT = 1 << 24  # up to so many logits everything is computed in float64
 
 
-def check_settings(name: str, bound: float, rounds: int) -> None:
+def check_settings(name: str, bound: float, rounds: int, present: float) -> None:
     """Refuse what the members ``anchor`` and ``auto`` cannot use.
 
     Raises
@@ -34,6 +34,8 @@ def check_settings(name: str, bound: float, rounds: int) -> None:
         raise RecipeError(f"use '{name}'", f"bound is {bound}", "Give 0 or more.")
     if rounds < 1:
         raise RecipeError(f"use '{name}'", f"rounds is {rounds}", "Give 1 or more.")
+    if not 0 <= present <= 1:
+        raise RecipeError(f"use '{name}'", f"present is {present}", "Give a share from 0 to 1.")
 
 
 def hits_of(T: Floats) -> tuple[Ints, Ints]:
