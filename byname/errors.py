@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "PromptError",
     "RecipeError",
+    "RunError",
     "SourceError",
     "TaxonomyError",
     "UnsafeFileError",
@@ -102,6 +103,10 @@ class OutputError(BynameError, OSError):
 
     def __str__(self) -> str:
         return BynameError.__str__(self)
+
+
+class RunError(BynameError, RuntimeError):
+    """A run that cannot go on, or does not fit what is asked."""
 
 
 class CacheError(BynameError, OSError):

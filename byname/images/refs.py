@@ -55,6 +55,8 @@ class ImageRef:
         Where the image lies in the tar, in bytes; -1 for a file of its own.
     size, mtime_ns : int
         Of the file or the tar, for a run's fingerprint; 0 where it could not be asked for.
+    inside : str
+        Column of a Parquet file that holds the image; ``offset`` is then the row.
     """
 
     key: str
@@ -63,6 +65,7 @@ class ImageRef:
     length: int = -1
     size: int = 0
     mtime_ns: int = 0
+    inside: str = ""
 
     def read(self, *, limit: int = MAX_FILE_BYTES) -> bytes:
         """Read the bytes of the image. Never blocks on a pipe or a device.
