@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 """Pillow's names of the formats tried. HEIF is there only where pillow-heif has registered it."""
 
 _ASKED = "decode the image"
+_STRIP = 2**20  # pixels that are in float64 at once
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -289,16 +291,31 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits to 8; see the rules at the top."""
-    values = np.asarray(image).astype(np.float64)
-    transparent = values == image.info.get("transparency", np.nan)
-    values[~np.isfinite(values)] = 0.0
-    highest = float(values.max())
-    white = highest
-    if image.mode != "F":
-        white = max(65535.0, highest)
-    else:
+    """Grey values of more than 8 bits to 8; see the rules at the top.
+
+    A few rows at a time: in float64 the whole image would take many times its own memory.
+    """
+    highest = max(float(values.max()) for _, values, _ in _strips(image))
+    white = max(65535.0, highest)
+    if image.mode == "F":
         white = next((w for w in (1.0, 255.0, 65535.0) if highest <= 2 * w), highest)
-    grey = np.rint(np.clip(values * (255.0 / white), 0.0, 255.0)).astype(np.uint8)
-    grey[transparent] = 255
+    grey = np.empty((image.height, image.width), np.uint8)
+    for rows, values, transparent in _strips(image):
+        values *= 255.0 / white
+        np.clip(values, 0.0, 255.0, out=values)
+        grey[rows] = np.rint(values, out=values)
+        grey[rows][transparent] = 255
     return grey
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.bool_]]]:
+    """Rows, their finite values, and where they are transparent."""
+    step = max(1, _STRIP // image.width)
+    clear = image.info.get("transparency", np.nan)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        values = np.asarray(strip).astype(np.float64)
+        transparent = values == clear
+        values[~np.isfinite(values)] = 0.0
+        yield slice(top, bottom), values, transparent
