@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -36,10 +38,15 @@ It is byname's own limit, checked on the header; ``PIL.Image.MAX_IMAGE_PIXELS`` 
 the few places where Pillow checks frames inside a file itself, its limit holds as well.
 """
 
+LARGE = 40_000_000
+"""Pixels beyond which images are decoded one at a time: they take up to 12 bytes a pixel, a file
+of a few KB can claim ``MAX_PIXELS``, and there are as many threads as processors."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "HEIF")
 """Pillow's names of the formats tried. HEIF is there only where pillow-heif has registered it."""
 
 _ASKED = "decode the image"
+_one_large = threading.Lock()
 _STRIP = 2**20  # pixels that are in float64 at once
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -62,7 +69,9 @@ _STARTS = (
 )
 
 
-def decode(data: bytes, *, target: int | None = None) -> Image.Image:
+def decode(
+    data: bytes, *, target: int | None = None, large: ExitStack | None = None
+) -> Image.Image:
     """Decode the bytes of an image file to an RGB image.
 
     Parameters
@@ -73,6 +82,9 @@ def decode(data: bytes, *, target: int | None = None) -> Image.Image:
         Side in pixels to which the short side will be resized. A JPEG far larger than that is
         decoded at a half, a quarter or an eighth of its size, with the short side never below
         twice the target: several times faster, at about 0.4/255 mean difference.
+    large : ExitStack, optional
+        Gets a lock for an image of more than ``LARGE`` pixels. Where all threads give one, and
+        close it when they have made the image small, one such image is in memory at a time.
 
     Returns
     -------
@@ -103,6 +115,8 @@ def decode(data: bytes, *, target: int | None = None) -> Image.Image:
     try:
         if target is not None:
             image.draft("RGB", (2 * target, 2 * target))
+        if large is not None and image.width * image.height > LARGE:
+            large.enter_context(_one_large)
         image.load()
     except Exception as error:  # hostile data raises nearly every class there is
         raise _damaged(image.format or "image", error) from error

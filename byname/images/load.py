@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,7 +42,8 @@ def load_pixels(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
     """
     if isinstance(preprocess, Crops):
         return preprocess.load(data)
-    return to_pixels(decode(data, target=preprocess.resize), preprocess)
+    with ExitStack() as large:
+        return to_pixels(decode(data, target=preprocess.resize, large=large), preprocess)
 
 
 def image_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:

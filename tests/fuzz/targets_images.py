@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import strategies as st
 from PIL import Image
 
-from byname.images.decode import decode
+from byname.images.decode import MAX_PIXELS, decode
 from byname.images.lists import read_list
 from byname.images.sources import open_source
 from tests.fuzz.harness import Target, spoilt
@@ -22,6 +22,10 @@ __all__ = ["TARGETS", "image_seeds"]
 _EXIF = (
     b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\x08\0\0\0"  # IFD -> itself
 )
+
+
+IMAGE_MEGABYTES = 3 * MAX_PIXELS * 4 // 10**6
+"""Three copies in four bytes a pixel: as read, flattened, and what it is laid over."""
 
 
 @cache
@@ -86,7 +90,12 @@ _LISTS = (
     b"\xef\xbb\xbfpath;y\r\na.jpg;2\r\n",
 )
 TARGETS = (
-    Target("image", st.one_of(spoilt(image_seeds(), head=64), st.binary(max_size=64)), _decode),
+    Target(
+        "image",
+        st.one_of(spoilt(image_seeds(), head=64), st.binary(max_size=64)),
+        _decode,
+        megabytes=IMAGE_MEGABYTES,
+    ),
     Target("tar", spoilt(_tars(), head=512), _tar),
     Target(
         "list",
