@@ -20,6 +20,7 @@ from byname import (
     cli_export,
     cli_fewshot,
     cli_repair,
+    cli_runs,
     cli_serve,
     cli_study,
 )
@@ -60,6 +61,7 @@ cli_controls.register(app)
 cli_discover.register(app)
 cli_fewshot.register(app)
 cli_repair.register(app)
+cli_runs.register(app)
 cli_serve.register(app)
 
 Images = Annotated[
@@ -239,7 +241,9 @@ def doctor(
 def sort_(
     rows: Annotated[Path, typer.Argument(help="Output of 'byname classify'.")],
     into: Annotated[Path, typer.Option("--into", help="Folder that gets a folder per class.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the photos, if it moved.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Folder or URL of the photos, if they moved.")
+    ] = None,
     how: Annotated[str, typer.Option(help="link, hardlink or copy.")] = "link",
     by: Annotated[str, typer.Option(help="Name the folders by label or by id.")] = "label",
     quiet: Quiet = False,

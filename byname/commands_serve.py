@@ -11,6 +11,7 @@ from byname.console import collect_warnings, say, text_progress
 from byname.embeddings import Embeddings
 from byname.encoders import load_encoder
 from byname.errors import BynameError, UsageError
+from byname.images.places import shown
 from byname.images.sources import Source
 from byname.inputs import open_images
 from byname.promptchoice import chosen_prompts
@@ -56,7 +57,7 @@ def run_serve(
                 taxonomy,
                 shared,
                 recipe=recipe,
-                title="byname" if images is None else Path(images).name or images,
+                title="byname" if images is None else Path(shown(images)).name or images,
                 limits=Limits(file=max_upload_mb * 1_000_000, images=max_images),
             )
             with text_progress(quiet) as advance:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.classifier import Classifier
-from byname.commands import say_notes, with_extras
+from byname.commands_classify import opened_for, say_notes, with_extras
 from byname.commands_evaluate import check_beside, with_second
 from byname.console import (
     Counter,
@@ -25,8 +25,8 @@ from byname.console import (
 )
 from byname.errors import UsageError
 from byname.files import atomic_path
+from byname.images.places import shown
 from byname.images.sources import Source
-from byname.inputs import open_images
 from byname.labels import labels_of
 from byname.progress import tell
 from byname.provenance import run_record, versions
@@ -40,6 +40,7 @@ from byname.taskfile import Task
 
 __all__ = ["run_diagnose"]
 
+STUDIED = 50_000  # images that the checks look at, where vectors are too many for memory
 # Options of the verb; --quiet, --json and --all do not change what is found.
 DEFAULTS = {
     "classes": None,
@@ -93,7 +94,7 @@ def run_diagnose(
             report = make_report(
                 subject,
                 labels=known,
-                title=f"{Path(str(task or images)).name}, {subject.pipeline.recipe.name}",
+                title=f"{Path(shown(str(task or images))).name}, {subject.pipeline.recipe.name}",
                 provenance=record | {"warnings": list(told)},
                 thumbnails=html,
                 advance=advance,
@@ -167,14 +168,13 @@ def _of_images(
     quiet: bool,
     options: Mapping[str, Any],
 ) -> Found:
-    source, counter = open_images(images, image_column=image_column), Counter()
-    if isinstance(source, Source):
-        for text in source.warnings:
-            say(f"warning: {text}")
+    source, counter = opened_for(images, image_column), Counter()
     model = Classifier(**with_extras(options))
     with text_progress(quiet) as advance_texts:
         model.prepare(advance_texts)
-    keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
+    keys: list[str] = []
+    if labels is not None:
+        keys = [r.key for r in source.refs] if isinstance(source, Source) else list(source.keys)
     written = None if labels is None else labels_of(labels, keys, model.taxonomy_)
     model.extras_.match(source)
     passes, kept = model.extras_.passes, bool(options["cache"])
@@ -190,7 +190,7 @@ def _of_images(
     command = _command(words, options)
     with working(quiet):
         tell("answer the images")
-        subject = Subject.of_classifier(model, given, command=command, source=source)
+        subject = Subject.of_classifier(model, given, command=command, source=source, most=STUDIED)
     known = None
     if written is not None:
         matched = written.of(keys, subject.keys)
@@ -199,7 +199,7 @@ def _of_images(
     record = run_record(
         encoder=model.encoder_,
         images={"source": images, "unreadable": len(subject.errors)},
-        counts={"images": len(subject.keys)},
+        counts={"images": subject.n_images},
         seconds={"images": counter.seconds},
         warnings=[],
         model=model,

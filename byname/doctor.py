@@ -14,6 +14,7 @@ from byname.cache import cache_dir, cache_entries
 from byname.encoders import list_encoders, load_encoder
 from byname.errors import BynameError
 from byname.provenance import versions
+from byname.runs.job import processors
 
 __all__ = ["examine"]
 
@@ -43,7 +44,7 @@ def examine(*, network: bool = True, speed: bool = True) -> dict[str, Any]:
     """Everything ``byname doctor`` prints, as one JSON-able dictionary."""
     report: dict[str, Any] = {
         "versions": versions(),
-        "processors": os.cpu_count(),
+        "processors": processors(),
         "extras": {
             name: [m for m in modules if importlib.util.find_spec(m) is None]
             for name, modules in EXTRAS.items()

@@ -13,6 +13,7 @@ __all__ = [
     "CacheError",
     "EmbeddingsError",
     "EncoderError",
+    "EncoderMemoryError",
     "EncoderUnavailableError",
     "ImageError",
     "NeedsError",
@@ -80,6 +81,10 @@ class EmbeddingsError(BynameError, ValueError):
 
 class EncoderError(BynameError, ValueError):
     """An encoder that is unknown, incomplete or inconsistent."""
+
+
+class EncoderMemoryError(EncoderError):
+    """An encoder for which memory does not suffice; fewer images at once may do."""
 
 
 class EncoderUnavailableError(EncoderError):

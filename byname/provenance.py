@@ -15,6 +15,8 @@ from byname import __version__
 from byname.classifier import Classifier
 from byname.encoders import Encoder
 from byname.encoders.precision import Verdict
+from byname.images.places import shown
+from byname.runs.job import processors
 
 __all__ = ["run_record", "versions"]
 
@@ -43,10 +45,10 @@ def run_record(
     record: dict[str, Any] = {
         "format": "byname-output/1",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["byname", *sys.argv[1:]],
+        "command": ["byname", *map(shown, sys.argv[1:])],
         "folder": os.fspath(os.getcwd()),  # noqa: PTH109 - as text
         "versions": versions(),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "machine": {"system": platform.platform(), "processors": processors()},
         "encoder": asdict(encoder.info) | {"fingerprint": encoder.info.image_fingerprint()},
         "images": dict(images),
         "counts": dict(counts),

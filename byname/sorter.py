@@ -18,19 +18,21 @@ from byname.errors import OutputError, SourceError, UsageError
 from byname.files import atomic_path, parse_json, write_text
 from byname.images.find import Finder
 from byname.images.refs import ImageRef, unicode_name
+from byname.images.urls import is_url, public_url
 from byname.progress import counted
 from byname.rows import read_rows
 
 __all__ = ["sort_photos"]
 
 How = Literal["link", "hardlink", "copy"]
+Place = str | Path
 REJECTED = "_rejected"
 MANIFEST = ".byname-sorted.json"
 MANIFEST_FORMAT = "byname-sorted/1"
 
 
 def sort_photos(
-    rows: Path, into: Path, *, images: Path | None = None, how: How = "link", by: str = "label"
+    rows: Path, into: Path, *, images: Place | None = None, how: How = "link", by: str = "label"
 ) -> Counter[str]:
     """Link or copy every photo of an output into ``into/<class>/<file name>``.
 
@@ -44,7 +46,7 @@ def sort_photos(
     into : Path
         Created if needed. A file that is there already is left alone and counted as ``exists``;
         where byname placed it for another photo, a hash is added to the name of this one.
-    images : Path, optional
+    images : str or Path, optional
         The photos; by default what is named in ``<rows>.run.json``.
     how : {"link", "hardlink", "copy"}
         Symbolic links by default, which cost no space and leave the photos where they are.
@@ -70,7 +72,7 @@ def sort_photos(
     if find.packed and how != "copy":
         raise UsageError(
             f"sort the photos of '{rows}' by {how}",
-            "they lie inside a tar, and nothing can be linked to what is inside a file",
+            "they lie inside a file (tar, Parquet) or behind a URL, where no link can lead",
             "Use --how copy.",
         )
     targets = _targets([r for r in best if not r["error"]], by)
@@ -189,6 +191,8 @@ class _Placements:
 
 def _identity(ref: ImageRef) -> str:
     """A file, or a file in a tar, by a text that stays the same."""
+    if is_url(ref.path):
+        return f"{public_url(ref.path)}: {ref.key}"
     path = unicode_name(os.path.abspath(ref.path))  # noqa: PTH100 - may hold any bytes
     return path if ref.offset < 0 else f"{path}: {ref.key}"
 
@@ -206,7 +210,7 @@ def _place(ref: ImageRef, target: Path, how: How) -> None:
             target.hardlink_to(ref.path)
         else:
             with atomic_path(target) as temporary:
-                if ref.offset < 0:
+                if ref.offset < 0 and not is_url(ref.path):
                     shutil.copy2(ref.path, temporary)
                 else:
                     temporary.write_bytes(ref.read())
@@ -218,7 +222,7 @@ def _place(ref: ImageRef, target: Path, how: How) -> None:
         ) from None
 
 
-def _finder(rows: Path, images: Path | None) -> Finder:
+def _finder(rows: Path, images: Place | None) -> Finder:
     asked = f"sort the photos of '{rows}'"
     beside = rows.with_name(rows.name + ".run.json")
     try:
@@ -227,14 +231,17 @@ def _finder(rows: Path, images: Path | None) -> Finder:
         root, kind, folder = told["root"], told.get("kind", ""), record.get("folder", "")
         if not root or not all(isinstance(x, str) for x in (root, kind, folder)):
             raise ValueError("no root")
+        column = record.get("parameters", {}).get("image_column")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         root = kind = folder = ""
+        column = None
     if images is None and not root:
         raise SourceError(
             asked, f"'{beside.name}' does not name their folder", "Give it with --images FOLDER."
         )
     try:
-        return Finder(os.fspath(images) if images else root, kind, "" if images else folder)
+        root, folder = (os.fspath(images), "") if images else (root, folder)
+        return Finder(root, kind, folder, column if isinstance(column, str) else None)
     except SourceError as error:
         raise SourceError(asked, error.seen, "Use --images.") from None
 

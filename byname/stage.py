@@ -14,6 +14,7 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from byname.errors import NeedsError, RecipeError
@@ -321,8 +322,9 @@ def _show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@cache
 def _load_all() -> None:
-    """Import every module of the five stage folders, so that their members register."""
+    """Import every module of the five stage folders, once, so that their members register."""
     for stage in STAGES:
         package = importlib.import_module(f"byname.{stage}")
         for module in pkgutil.iter_modules(package.__path__):

@@ -254,8 +254,8 @@ def test_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> Non
         with pytest.raises(UsageError) as caught:
             sort_photos(rows, tmp_path / "s", how=how)  # type: ignore[arg-type]
         assert str(caught.value) == (
-            f"cannot sort the photos of '{rows}' by {how}: they lie inside a tar, and nothing can "
-            "be linked to what is inside a file. Use --how copy."
+            f"cannot sort the photos of '{rows}' by {how}: they lie inside a file (tar, Parquet) "
+            "or behind a URL, where no link can lead. Use --how copy."
         )
     assert not (tmp_path / "s").exists()
     assert sort_photos(rows, tmp_path / "s", how="copy") == {"placed": len(source)}

@@ -145,10 +145,10 @@ class MiniEncoder(Encoder):
         self._tokens = TextTokenizer(TOKENIZER.read().decode("utf-8"), CONTEXT, name=TOKENIZER.path)
         self._text = open_session(TEXTUAL.read(), "MiniLM of mini", threads=threads, device=device)
         self._image = _visual_session(Path(cache_dir or cache_root()), threads, device)
-        self._classes = self._sentence_vectors(listed.splitlines())
+        self._listed, self._made_with = tuple(listed.splitlines()), (threads, device)
         self.info = EncoderInfo(
             id="mini",
-            dim=len(self._classes),
+            dim=len(self._listed),
             preprocess=Preprocess(
                 size=LITE2.size, resize=292, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
             ),
@@ -172,7 +172,7 @@ class MiniEncoder(Encoder):
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """M texts to (M, 1000) unit rows."""
         listed = as_texts(texts, "mini")
-        similarity = self._sentence_vectors(listed) @ self._classes.T / TEMPERATURE
+        similarity = self._sentence_vectors(listed) @ self._class_vectors().T / TEMPERATURE
         weights = np.exp(similarity - similarity.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         return unit_rows(_centred(weights), "encode texts with 'mini'", listed)
@@ -181,7 +181,18 @@ class MiniEncoder(Encoder):
         """Tokens of each text, uncut, with the two markers."""
         return self._tokens.counts(as_texts(texts, "mini"))
 
-    def _sentence_vectors(self, texts: list[str]) -> NDArray[np.float64]:
+    def _class_vectors(self) -> NDArray[np.float64]:
+        """(1000, 384): made when first needed, since they take longer than all else at the start.
+
+        Kept for the process, since each of several encoders would make the same.
+        """
+        found = _CLASS_VECTORS.get(self._made_with)
+        if found is None:
+            found = _CLASS_VECTORS[self._made_with] = self._sentence_vectors(self._listed)
+            found.flags.writeable = False
+        return found
+
+    def _sentence_vectors(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """(M, 384) unit rows of MiniLM."""
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         rows = self._tokens.rows(list(unique))
@@ -198,6 +209,10 @@ class MiniEncoder(Encoder):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         rows_of: NDArray[np.float64] = vectors[[unique[text] for text in texts]]
         return rows_of
+
+
+# By threads and device, with which the last bits may differ.
+_CLASS_VECTORS: dict[tuple[int | None, str], NDArray[np.float64]] = {}
 
 
 def _visual_session(root: Path, threads: int | None, device: str) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from byname.encoders.arrays import as_pixels, as_texts, unit_rows
 from byname.encoders.base import Encoder, EncoderInfo
+from byname.encoders.memory import within_memory
 from byname.encoders.tokens import groups_of_equal_length
 from byname.encoders.torch_text import Tokens
 from byname.errors import EncoderError, EncoderUnavailableError
@@ -158,7 +159,8 @@ class TorchEncoder(Encoder):
         pixels = as_pixels(pixels, self.info.preprocess.size, self.info.id)
         if not len(pixels):
             return np.zeros((0, self.info.dim), np.float32)
-        return self._unit(self._run_images(pixels), asked)
+        found = within_memory(asked, lambda: self._run_images(pixels), self._free)
+        return self._unit(found, asked)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """M texts to (M, D) unit rows; each distinct text is run once."""
@@ -202,6 +204,9 @@ class TorchEncoder(Encoder):
     def close(self) -> None:
         """Free the weights."""
         self.visual = self.textual = None
+        self._free()
+
+    def _free(self) -> None:
         if self.device.type == "cuda":
             importlib.import_module("torch").cuda.empty_cache()
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.encoders.layouts import Layout
+from byname.encoders.memory import MORE_MEMORY, out_of_memory
 from byname.encoders.sessions import open_session
 from byname.encoders.tokens import TextTokenizer, groups_of_equal_length
-from byname.errors import EncoderError
+from byname.errors import EncoderError, EncoderMemoryError
 from byname.files import read_text
 
 __all__ = ["LOG_VAR", "ImageTower", "TextTower"]
@@ -105,9 +106,12 @@ class _Tower:
             out = np.asarray(self.session.run([output], dict(feed))[0])
         # onnxruntime raises a dozen classes of its own without a common base
         except Exception as error:  # noqa: BLE001
+            seen = f"onnxruntime failed ({type(error).__name__}: {error!s:.200})"
+            if out_of_memory(error):
+                raise EncoderMemoryError(f"run '{self.path}'", seen, MORE_MEMORY) from None
             raise EncoderError(
                 f"run '{self.path}'",
-                f"onnxruntime failed ({type(error).__name__}: {error!s:.200})",
+                seen,
                 "The graph does not accept what its description promises: export it again.",
             ) from None
         if out.ndim != 2 or len(out) != rows:

@@ -9,8 +9,11 @@ import os
 
 from byname.errors import SourceError
 from byname.images.lists import LIST_EXTENSIONS
+from byname.images.places import shown
 from byname.images.refs import IMAGE_EXTENSIONS, ImageRef, make_ref, name_of
 from byname.images.sources import open_source
+from byname.images.tables import holds_images
+from byname.images.urls import is_url
 from byname.images.walk import extension
 
 __all__ = ["Finder"]
@@ -22,11 +25,14 @@ class Finder:
     Parameters
     ----------
     root : str
-        ``Source.root``: a folder, an image, a list, a tar, or a pattern of tars.
+        ``Source.root``: a folder, an image, a list, a tar or Parquet file, a pattern of such, or
+        the URL of one of these.
     kind : str
         ``Source.kind``; "" where it is unknown.
     folder : str
         Current folder of that time, which relative paths of a list may start from.
+    image_column : str, optional
+        As given to :func:`open_source`.
 
     Raises
     ------
@@ -34,19 +40,23 @@ class Finder:
         Where the root is not there.
     """
 
-    def __init__(self, root: str, kind: str = "", folder: str = "") -> None:
-        base = os.path.join(folder, root)
-        if not os.path.lexists(base):
+    def __init__(
+        self, root: str, kind: str = "", folder: str = "", image_column: str | None = None
+    ) -> None:
+        base = root if is_url(root) else os.path.join(folder, root)
+        if not is_url(base) and not os.path.lexists(base):
             base = name_of(base)
         suffix = extension(base)
         self.packed: dict[str, ImageRef] = {}
-        """Images inside tars, by key."""
+        """Images by key that are no files of their own here: inside tars, behind URLs."""
         self._places: list[str] = []
-        if kind == "tar" or suffix == ".tar":
+        packed = kind in ("tar", "parquet") or suffix == ".tar" or is_url(base)
+        if packed or (os.path.isfile(base) and suffix == ".parquet" and holds_images(base)):
             try:
-                self.packed = {ref.key: ref for ref in open_source(base).refs}
+                source = open_source(base, image_column=image_column)
+                self.packed = {ref.key: ref for ref in source.refs}
             except SourceError as error:
-                raise SourceError(error.asked, f"'{root}': {error.seen}", error.do) from None
+                raise SourceError(error.asked, f"'{shown(root)}': {error.seen}", error.do) from None
         elif os.path.isdir(base):
             self._places = [base]
         elif os.path.isfile(base) and suffix in LIST_EXTENSIONS:

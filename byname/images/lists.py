@@ -1,13 +1,19 @@
 """Lists of image paths: text (a path a line), CSV, TSV and Parquet."""
 
+# Paths are text here, since they may be URLs or hold bytes that are not UTF-8.
+# ruff: noqa: PTH122
+
 from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
+import os
+from typing import Any
 
 from byname.errors import SourceError
 from byname.files import guess_delimiter
+from byname.images.places import UnreachableError, advice, open_place, read_place, reason, shown
+from byname.images.urls import is_url, public_url
 
 __all__ = ["COLUMNS", "LIST_EXTENSIONS", "read_list"]
 
@@ -32,8 +38,8 @@ def read_list(path: str, column: str | None = None) -> list[str]:
         For a file that cannot be read, text that is not UTF-8, a missing column, a column that
         does not hold text, or a list without an entry.
     """
-    kind = Path(path).suffix.lower()
-    asked = f"read the list of images '{path}'"
+    kind = os.path.splitext(public_url(path) if is_url(path) else path)[1].lower()
+    asked = f"read the list of images '{shown(path)}'"
     if kind == ".parquet":
         entries = _parquet(path, column, asked)
     elif kind == ".txt":
@@ -54,10 +60,7 @@ def read_list(path: str, column: str | None = None) -> list[str]:
 
 
 def _text(path: str, asked: str) -> str:
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise SourceError(asked, error.strerror or str(error), "Check its permissions.") from None
+    raw = read_place(path, asked)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(asked, "it is UTF-16, not UTF-8", "Save it as UTF-8.")
     try:
@@ -84,25 +87,45 @@ def _csv(text: str, delimiter: str, column: str | None, asked: str) -> list[str]
 
 def _parquet(path: str, column: str | None, asked: str) -> list[str]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
-        with Path(path).open("rb") as stream:
+        stream, _, _ = open_place(path)
+        with stream:
             file = pq.ParquetFile(stream)
-            name = _column(file.schema_arrow.names, column, asked)
+            names = file.schema_arrow.names
+            name = column or ""
+            if not _inner(file.schema_arrow, name):
+                name = _column(names, column, asked)
             values = file.read(columns=[name]).column(0)
+            if name not in names:
+                values = pc.struct_field(values, [name.rpartition(".")[2]])
             if pa.types.is_dictionary(values.type):
                 values = values.cast(values.type.value_type)
             if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
                 raise SourceError(
                     asked,
                     f"column '{name}' holds {values.type}, not text",
-                    "Give a column of paths; images stored inside Parquet are not read.",
+                    "Give a column of paths, or of images as bytes.",
                 )
             return [value or "" for value in values.to_pylist()]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        seen = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise SourceError(asked, seen, "Check that it is a whole Parquet file.") from None
+        do = "Check that it is a whole Parquet file."
+        if isinstance(error, UnreachableError):
+            do = advice(path, do)
+        raise SourceError(asked, reason(error), do) from None
+
+
+def _inner(schema: Any, column: str) -> bool:
+    """Whether the column is a field of a struct, such as 'image.path'."""
+    import pyarrow as pa
+
+    outer, dot, field = column.rpartition(".")
+    if not dot or column in schema.names or schema.names.count(outer) != 1:
+        return False
+    kind = schema.field(outer).type
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(field) >= 0)
 
 
 def _column(names: list[str], column: str | None, asked: str) -> str:

@@ -50,7 +50,8 @@ class ImageRef:
         ``file_name`` of the output: relative to the source, POSIX separators, valid Unicode (bytes
         that are not UTF-8 as ``\\xff``; see :func:`key_of`).
     path : str
-        File to open (its undecodable bytes as surrogate escapes), or the tar that holds it.
+        File to open (its undecodable bytes as surrogate escapes), or the tar or Parquet file that
+        holds it; or a URL of either.
     offset, length : int
         Where the image lies in the tar, in bytes; -1 for a file of its own.
     size, mtime_ns : int
@@ -79,7 +80,7 @@ class ImageRef:
         ------
         ImageError
             Where the file is missing, unreadable, not a regular file, or larger than ``limit``, or
-            where its tar ends before it does.
+            where what holds it is damaged or ends before it does.
 
         Examples
         --------
@@ -87,6 +88,17 @@ class ImageRef:
         Traceback (most recent call last):
         byname.errors.ImageError: the file does not exist
         """
+        if self.inside:
+            from byname.images.cells import read_cell
+
+            return read_cell(self, limit)
+        if "://" in self.path:
+            from byname.images.urls import is_url
+
+            if is_url(self.path):
+                from byname.images.remote import read_url
+
+                return read_url(self.path, start=self.offset, length=self.length, limit=limit)
         try:
             if not stat.S_ISREG(mode := os.stat(self.path).st_mode):
                 raise ImageError(_ASKED, f"not a regular file but a {kind_of(mode)}")
@@ -132,6 +144,8 @@ def key_of(name: str) -> str:
     """
     if os.sep != "/":
         name = name.replace(os.sep, "/")
+    if name.isascii() and "\\" not in name:
+        return name  # the same object: of a million, many names are also paths
     return unicode_name(_TO_ESCAPE.sub(r"\\x5c", name))
 
 

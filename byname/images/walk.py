@@ -38,13 +38,15 @@ class Walk:
     ----------
     others : Counter
         Files of other kinds, by extension.
-    tars : list of (key, path)
+    tars, tables : list of (key, path)
+        Tars, and Parquet files.
     trouble : list of str
         Folders that could not be read.
     """
 
     others: Counter[str] = field(default_factory=Counter)
     tars: list[tuple[str, str]] = field(default_factory=list)
+    tables: list[tuple[str, str]] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
     def images(self, folder: str, prefix: str = "") -> Iterator[ImageRef]:
@@ -87,6 +89,8 @@ class Walk:
         self.others[suffix] += 1
         if suffix == ".tar":
             self.tars.append((key, path))
+        elif suffix == ".parquet":
+            self.tables.append((key, path))
 
     def warnings(self) -> list[str]:
         """What a user would otherwise miss without a word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from byname.errors import RunError
 from byname.runs.plan import Plan
 from byname.runs.shard import Progress, process_shard
 
-__all__ = ["Done", "Job", "Worker"]
+__all__ = ["Done", "Job", "Worker", "processors"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Worker:
             precision=how.get("precision"),
         )
         found, planned = self.encoder.info.image_fingerprint(), self.plan.settings
-        if found != planned.fingerprint:
+        if (found, self.encoder.info.dim) != (planned.fingerprint, planned.dim):
             raise RunError(
                 f"go on with the run '{self.job.folder}'",
                 f"it was planned with other weights than '{self.encoder.info.id}' has here",
@@ -108,3 +109,17 @@ class Worker:
         )
         failed = len(table) - table["error"].null_count
         return Done(index, len(table), failed, time.perf_counter() - start)
+
+
+def processors() -> int:
+    """Processors that this process may use, which may be fewer than the machine has.
+
+    Examples
+    --------
+    >>> processors() >= 1
+    True
+    """
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except (AttributeError, OSError):  # not on macOS and Windows
+        return os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,12 @@ from byname.embeddings import Embeddings, vectors_of
 from byname.encoders.base import Encoder
 from byname.errors import BynameError, CacheError
 from byname.images.sources import Source
+from byname.runs.disk import sweep
+from byname.runs.job import processors
 from byname.runs.plan import SHARD_SIZE, Plan, make_plan
 from byname.runs.reuse import ReuseIndex
 from byname.runs.shard import Progress, process_shard
+from byname.runs.stop import finishing
 
 __all__ = ["embed_source", "merge"]
 
@@ -64,20 +66,24 @@ def embed_source(
         Where the parts cannot be written, for a full disk for instance.
     EncoderError
         For an encoder that takes no pixels, or gives vectors of another width than it says.
+    Stopped
+        After Ctrl-C or SIGTERM, when the batch in hand is on disk; a ``KeyboardInterrupt``.
     """
     cache = cache and bool(encoder.info.weights_sha256)
     base = working_dir()
     with _disk_errors(base):
         plan = make_plan(source, encoder, base, shard_size=shard_size, share=cache)
-        with _until_done(plan):
+        sweep(plan.folder)
+        with _until_done(plan), finishing() as stop:
             work = partial(
                 process_shard,
                 plan,
                 encoder=encoder,
                 batch_size=batch_size,
-                workers=workers or os.cpu_count() or 1,
+                workers=workers or processors(),
                 reuse=ReuseIndex(plan) if cache else None,
                 progress=progress,
+                stop=stop,
             )
             # each table is taken in as it comes, so that none but the last is in memory
             return merge(plan, (work(index=index) for index in range(plan.n_shards)))

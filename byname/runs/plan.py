@@ -57,6 +57,11 @@ class Plan:
         size = self.settings.shard_size
         return self.refs[index * size : (index + 1) * size]
 
+    def made_of(self, index: int) -> dict[str, str]:
+        """What decides the part of a shard; its mark says the same, or it is another's."""
+        images = inputs_digest(self.shard(index))
+        return {"fingerprint": self.settings.fingerprint, "inputs": images}
+
     @classmethod
     def open(cls, folder: str | Path) -> Plan:
         """The plan in a run folder; images are read from there, shard by shard.
@@ -68,7 +73,7 @@ class Plan:
         """
         told = read_plan(Path(folder))
         settings = Settings(**told.settings)
-        refs = StoredRefs(Path(folder), told.images, settings.shard_size)
+        refs = StoredRefs(Path(folder), told.images, settings.shard_size, told.inputs)
         return cls(Path(folder), settings, told.preprocess, refs, told.root, told.how)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, overload
@@ -33,6 +34,7 @@ __all__ = [
 PLAN_FORMAT = "byname-run/2"
 INPUTS = "inputs.parquet"
 MAKE = "Make it with 'byname plan IMAGES RUN'."
+_HASH = b"inputs_sha256"
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -111,8 +113,9 @@ def read_plan(folder: Path) -> ToldPlan:
         Where there is none, or it is not one of byname's.
     """
     asked = f"open the run '{folder}'"
-    if not (folder / "plan.json").is_file():
-        raise RunError(asked, "there is no plan.json in it", MAKE)
+    with suppress(PermissionError):  # which is said when it is read
+        if not (folder / "plan.json").is_file():
+            raise RunError(asked, "there is no plan.json in it", MAKE)
     told = read_json(folder / "plan.json", RunError, asked, MAKE)
     try:
         return ToldPlan(told)
@@ -137,11 +140,15 @@ def is_run(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def write_inputs(folder: Path, refs: Sequence[ImageRef], shard_size: int) -> None:
-    """The images of a plan, so that whoever has the folder can read a shard of them."""
+def write_inputs(folder: Path, refs: Sequence[ImageRef], shard_size: int, inputs: str) -> None:
+    """The images of a plan, so that whoever has the folder can read a shard of them.
+
+    ``inputs`` is their hash, as in ``plan.json``: the list of another plan is not taken for it.
+    """
+    schema = _SCHEMA.with_metadata({_HASH: inputs})
     with (
         atomic_path(folder / INPUTS) as temporary,
-        pq.ParquetWriter(temporary, _SCHEMA, write_page_checksum=True) as writer,
+        pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
     ):
         for start in range(0, len(refs), shard_size):
             writer.write_table(_table(refs[start : start + shard_size]), row_group_size=shard_size)
@@ -165,14 +172,17 @@ def _absolute(path: str) -> bytes:
 class StoredRefs(Sequence[ImageRef]):
     """The images of ``inputs.parquet``, of which only the shards last asked for are in memory.
 
+    ``inputs`` is their hash, by which the list of another plan is told.
+
     Raises
     ------
     RunError
         When they are read, where the file is gone or damaged.
     """
 
-    def __init__(self, folder: Path, count: int, shard_size: int) -> None:
+    def __init__(self, folder: Path, count: int, shard_size: int, inputs: str) -> None:
         self._path, self._count, self._size = folder / INPUTS, count, shard_size
+        self._inputs = inputs.encode()
         self._kept: OrderedDict[int, tuple[ImageRef, ...]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -200,16 +210,20 @@ class StoredRefs(Sequence[ImageRef]):
             yield from self._group(group)
 
     def _group(self, index: int) -> tuple[ImageRef, ...]:
-        if index not in self._kept:
-            self._kept[index] = self._read(index)
-            while len(self._kept) > 2:
-                self._kept.popitem(last=False)
-        return self._kept[index]
+        # several threads may ask at once
+        if (found := self._kept.get(index)) is None:
+            found = self._kept[index] = self._read(index)
+            with suppress(KeyError):
+                while len(self._kept) > 2:
+                    self._kept.popitem(last=False)
+        return found
 
     def _read(self, index: int) -> tuple[ImageRef, ...]:
         expected = min(self._size, self._count - index * self._size)
         try:
             with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+                if (file.schema_arrow.metadata or {}).get(_HASH) != self._inputs:
+                    raise ValueError("it lists the images of another plan")
                 table = file.read_row_group(index).cast(_SCHEMA)
             table.validate(full=True)
             if len(table) != expected or any(column.null_count for column in table.columns):

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
-from filelock import FileLock
-from numpy.typing import NDArray
+from filelock import FileLock, Timeout
 
 from byname.embeddings import vectors_of
 from byname.encoders.base import Encoder
-from byname.errors import EncoderError, ImageError
 from byname.images.load import load_pixels
-from byname.images.preprocess import Preprocess
-from byname.images.sources import ImageRef
-from byname.runs.parts import HASH_BYTES, Journal, Row, read_part, rows_table, write_part
+from byname.runs.encoding import Batcher, Encoding
+from byname.runs.loading import Loader, load
+from byname.runs.parts import Journal, Row, read_part, rows_table, write_part
 from byname.runs.plan import Plan
 from byname.runs.reuse import ReuseIndex
+from byname.runs.stop import Stopped
 
-__all__ = ["Progress", "process_shard"]
+__all__ = ["Counts", "Progress", "process_shard"]
 
 Progress: TypeAlias = Callable[[int, bool], None]
 """Called with how many more images are done, and whether they were encoded just now."""
+Counts: TypeAlias = dict[str, Any]
+"""What the mark of a part tells: see :meth:`_Shard.counts`."""
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """A file's content hash, and one of: pixels (H, W, 3), a known vector (D,), an error."""
-
-    content: bytes
-    pixels: NDArray[np.uint8] | None = None
-    vector: NDArray[np.float16] | None = None
-    error: str = ""
+REASONS = 20
+LOCK_POLL = 0.5  # seconds
 
 
 def process_shard(
@@ -52,48 +43,184 @@ def process_shard(
     workers: int = 2,
     reuse: ReuseIndex | None = None,
     progress: Progress = lambda done, encoded: None,
+    file_timeout: float = 60.0,
+    stop: Callable[[], bool] = lambda: False,
+    give_up: Mapping[int, str] | None = None,
+    careful: Path | None = None,
+    tell: Callable[[Counts], None] = lambda counts: None,
 ) -> pa.Table:
     """Make the part of one shard, or return it if it is there; idempotent.
 
     What an earlier, killed call finished is kept. Images with an error are tried again, since a
     missing permission or an absent network drive may have been mended. The table's rows are in
-    the order of ``plan.shard(index)``. With ``reuse``, files of one content are encoded once; for
-    that, ``reuse`` is given the shards in order.
+    the order of ``plan.shard(index)``, and the same in the end, bit for bit, however often a call
+    was stopped or killed (where memory did not suffice and batches were halved: to the encoder's
+    rounding). With ``reuse``, files of one content are encoded once; for that, ``reuse`` is given
+    the shards in order.
+
+    ``workers`` threads read and decode; a file for which one takes longer than ``file_timeout``
+    seconds has an error. ``stop`` is asked after each batch that is on disk: if it says yes, what
+    is with the encoder is finished and put on disk, too, and no more is begun. ``give_up`` names
+    positions that are not touched, and the error of each. ``careful`` is a file that holds what is
+    in hand, for whoever sees this process die: ``load POSITION`` or ``encode FIRST LAST``; images
+    are then loaded one by one, in order. ``tell`` is called once, with :meth:`_Shard.counts`.
+
+    Raises
+    ------
+    Stopped
+        Where ``stop`` said yes.
+    RunError
+        Where the file system does not answer any more.
     """
-    refs, dim = plan.shard(index), plan.settings.dim
+    work = _Shard(plan, index, encoder, reuse, progress, careful)
     # It may have been deleted since it was planned: the cache is safe to delete at any time.
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(plan.folder / f"part-{index:05d}.lock"):
-        table, complete = read_part(plan.folder, index, dim, [r.key for r in refs])
-        rows = _good_rows(table)
-        if reuse is not None:
-            reuse.trim()
-            _learn(reuse, [rows[i] for i in sorted(rows)])
-        progress(len(rows), False)
-        if table is not None and complete and len(table) == len(rows):
+    with _locked(plan.folder / f"part-{index:05d}.lock", stop), _noted(careful):
+        table = work.begin()
+        if table is None:
+            loader = work.loader(workers, file_timeout, stop, give_up or {})
+            table, stopped = work.finish(loader, batch_size, stop)
+            tell(work.counts(loader))
+            if stopped:
+                raise Stopped
+        else:
+            tell(work.counts(None))
+    return table
+
+
+class _Shard:
+    """A shard in work: the rows that it has so far, and what it took."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        index: int,
+        encoder: Encoder,
+        reuse: ReuseIndex | None,
+        progress: Progress,
+        careful: Path | None,
+    ) -> None:
+        self.plan, self.index, self.reuse, self.progress = plan, index, reuse, progress
+        self.refs, self.dim = plan.shard(index), plan.settings.dim
+        self.made_of = plan.made_of(index)
+        self.careful, self.batcher = careful, Batcher(encoder, careful)
+        self.in_flight = encoder.in_flight if careful is None else 1
+        self.rows: dict[int, Row] = {}
+        self.encoded = 0
+        self.began = time.monotonic()
+
+    def begin(self) -> pa.Table | None:
+        """Take in what is on disk; the table, if nothing is left to do."""
+        folder, keys = self.plan.folder, [ref.key for ref in self.refs]
+        table, complete = read_part(folder, self.index, self.dim, keys, self.made_of)
+        self.rows = _good_rows(table)
+        if self.reuse is not None:
+            self.reuse.trim()
+            self._learn([self.rows[i] for i in sorted(self.rows)])
+        self.progress(len(self.rows), False)
+        if table is not None and complete and len(table) == len(self.rows):
             return table
-        start = time.time()
+        return None
+
+    def loader(
+        self,
+        workers: int,
+        timeout: float,
+        stop: Callable[[], bool],
+        give_up: Mapping[int, str],
+    ) -> Loader:
+        """What reads the files of this shard; it is to be closed."""
+        preprocess = self.plan.preprocess
+        return Loader(
+            lambda i: load(self.refs[i], lambda data: load_pixels(data, preprocess), self.reuse),
+            threads=workers,
+            timeout=timeout,
+            stop=stop,
+            give_up=give_up,
+            careful=self.careful,
+        )
+
+    def finish(
+        self, loader: Loader, batch_size: int, stop: Callable[[], bool]
+    ) -> tuple[pa.Table, bool]:
+        """Make the missing rows and write the part; whether it was asked to stop with the last."""
+        stopped = False
+        known = rows_table(list(self.rows.values()), self.dim)
         with (
-            closing(Journal(plan.folder, index, rows_table(list(rows.values()), dim))) as journal,
-            closing(_batches(plan, refs, rows, batch_size, workers, reuse)) as batches,
-            closing(_encoded(batches, refs, encoder, reuse)) as encoded_batches,
+            closing(loader),
+            closing(Journal(self.plan.folder, self.index, known)) as journal,
+            closing(self._made(loader, self._todo(batch_size), stop)) as batches,
         ):
-            for fresh, encoded in encoded_batches:
-                journal.append(rows_table(fresh, dim))
-                rows.update((row.position, row) for row in fresh)
-                if reuse is not None:
-                    _learn(reuse, fresh)
-                progress(encoded, True)
-                progress(len(fresh) - encoded, False)
-        ordered = [rows[i] for i in range(len(refs))]
-        done = rows_table(ordered, dim)
-        counts = {
-            "rows": len(ordered),
-            "errors": sum(r.error is not None for r in ordered),
-            "seconds": round(time.time() - start, 3),
+            try:
+                for fresh, encoded in batches:
+                    journal.append(rows_table(fresh, self.dim))
+                    self._add(fresh, encoded)
+            except Stopped:
+                if len(self.rows) < len(self.refs):
+                    raise
+                stopped = True
+        done = rows_table([self.rows[i] for i in range(len(self.refs))], self.dim)
+        write_part(self.plan.folder, self.index, done, self.counts(loader), self.made_of)
+        return done, stopped
+
+    def counts(self, loader: Loader | None) -> Counts:
+        """What the mark of the part tells; without a loader, of a part that was there.
+
+        ``reasons`` are the commonest errors, with ``#`` for numbers. ``load`` and ``encode`` are
+        seconds summed over threads. ``bytes`` were read now. Of the good rows, so many were
+        ``encoded`` now, and the others ``known`` before.
+        """
+        reasons = [row.error for row in self.rows.values() if row.error is not None]
+        alike = Counter(re.sub(r"\d+([.,]\d+)*", "#", reason)[:200] for reason in reasons)
+        seconds = {
+            "load": loader.seconds if loader is not None else 0.0,
+            "encode": self.batcher.seconds,
+            "total": time.monotonic() - self.began,
         }
-        write_part(plan.folder, index, done, counts)
-        return done
+        return {
+            "rows": len(self.rows),
+            "errors": len(reasons),
+            "reasons": dict(alike.most_common(REASONS)),
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "bytes": loader.size if loader is not None else 0,
+            "encoded": self.encoded,
+            "known": len(self.rows) - len(reasons) - self.encoded,
+        }
+
+    def _todo(self, batch_size: int) -> list[list[int]]:
+        """Missing rows in batches cut at fixed positions, so that a resumed run encodes alike."""
+        ends = range(batch_size, len(self.refs) + batch_size, batch_size)
+        cut = [range(end - batch_size, min(end, len(self.refs))) for end in ends]
+        missing = [[i for i in positions if i not in self.rows] for positions in cut]
+        return [positions for positions in missing if positions]
+
+    def _made(
+        self, loader: Loader, todo: list[list[int]], stop: Callable[[], bool]
+    ) -> Generator[tuple[list[Row], int], None, None]:
+        encoding = Encoding(self.refs, self.batcher, self.reuse)
+        with (
+            closing(loader.batches(todo)) as batches,
+            closing(encoding.rows(batches, self.in_flight, stop)) as made,
+        ):
+            yield from made
+        # Nothing else is in memory now: files for which there was too little of it, one by one.
+        with (
+            closing(loader.batches([[i] for i in loader.again], last=True)) as batches,
+            closing(encoding.rows(batches, 1, stop)) as made,
+        ):
+            yield from made
+
+    def _add(self, fresh: Sequence[Row], encoded: int) -> None:
+        self.rows.update((row.position, row) for row in fresh)
+        self._learn(fresh)
+        self.encoded += encoded
+        self.progress(encoded, True)
+        self.progress(len(fresh) - encoded, False)
+
+    def _learn(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if self.reuse is not None and row.vector is not None:
+                self.reuse.learn(row.content, row.vector)
 
 
 def _good_rows(table: pa.Table | None) -> dict[int, Row]:
@@ -108,168 +235,28 @@ def _good_rows(table: pa.Table | None) -> dict[int, Row]:
     }
 
 
-def _learn(reuse: ReuseIndex, rows: Sequence[Row]) -> None:
-    for row in rows:
-        if row.vector is not None:
-            reuse.learn(row.content, row.vector)
-
-
-def _batches(
-    plan: Plan,
-    refs: Sequence[ImageRef],
-    done: dict[int, Row],
-    batch_size: int,
-    workers: int,
-    reuse: ReuseIndex | None,
-) -> Generator[list[tuple[int, Loaded]], None, None]:
-    """Loaded images in batches cut at fixed positions, so that a resumed run encodes alike.
-
-    Two batches are loaded ahead of the one in hand; memory stays constant.
-    """
-    starts = range(0, len(refs), batch_size)
-    todo = [[i for i in range(s, min(s + batch_size, len(refs))) if i not in done] for s in starts]
-    waiting = iter([positions for positions in todo if positions])
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-
-        def submit(positions: list[int]) -> list[tuple[int, Future[Loaded]]]:
-            return [(i, pool.submit(_load, refs[i], plan.preprocess, reuse)) for i in positions]
-
-        queue = [submit(positions) for positions in islice(waiting, 3)]
+@contextmanager
+def _locked(path: Path, stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold a lock; while another process has it, ``stop`` is asked."""
+    lock = FileLock(path)
+    while True:
         try:
-            while queue:
-                batch = [(i, future.result()) for i, future in queue.pop(0)]
-                queue.extend(submit(positions) for positions in islice(waiting, 1))
-                yield batch
-        finally:
-            for futures in queue:
-                for _, future in futures:
-                    future.cancel()
-
-
-def _load(ref: ImageRef, preprocess: Preprocess, reuse: ReuseIndex | None) -> Loaded:
+            lock.acquire(timeout=LOCK_POLL)
+            break
+        except Timeout:
+            if stop():
+                raise Stopped from None
     try:
-        data = ref.read()
-        content = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
-        known = reuse.find(content) if reuse is not None else None
-        if known is not None:
-            return Loaded(content, vector=known)
-        return Loaded(content, pixels=load_pixels(data, preprocess))
-    except ImageError as error:
-        return Loaded(b"", error=str(error))
-    except MemoryError:
-        return Loaded(b"", error="not enough memory to resize it")
+        yield
+    finally:
+        lock.release()
 
 
-@dataclass
-class _Flight:
-    """A batch that is with the encoder. ``first`` is the place of each content in it."""
-
-    batch: list[tuple[int, Loaded]]
-    known: dict[int, NDArray[np.float16] | None]
-    first: dict[bytes, int]
-    vectors: Future[dict[int, NDArray[np.float32] | str]]
-
-
-def _encoded(
-    batches: Iterable[list[tuple[int, Loaded]]],
-    refs: Sequence[ImageRef],
-    encoder: Encoder,
-    reuse: ReuseIndex | None,
-) -> Generator[tuple[list[Row], int], None, None]:
-    """Rows of each batch in order, and how many images were encoded for them.
-
-    ``encoder.in_flight`` batches are with the encoder at once: where one has ended and its rows are
-    written, the next is already being worked on.
-    """
-    flights: deque[_Flight] = deque()
-    failed: dict[bytes, str] = {}
-    with ThreadPoolExecutor(encoder.in_flight) as pool:
-        for batch in batches:
-            ahead = {content for flight in flights for content in flight.first}
-            flights.append(_take_off(batch, encoder, reuse, ahead, pool))
-            if len(flights) == encoder.in_flight:
-                yield _land(flights.popleft(), refs, reuse, failed)
-        while flights:
-            yield _land(flights.popleft(), refs, reuse, failed)
-
-
-def _take_off(
-    batch: list[tuple[int, Loaded]],
-    encoder: Encoder,
-    reuse: ReuseIndex | None,
-    ahead: set[bytes],
-    pool: ThreadPoolExecutor,
-) -> _Flight:
-    """Choose what of a batch must be encoded, and start.
-
-    What this run has learnt, or is about to learn from the batches ``ahead``, is asked for here and
-    not only when a file is loaded, so that a batch does not depend on how far loading was ahead.
-    """
-    pixels: dict[int, NDArray[np.uint8]] = {}
-    known: dict[int, NDArray[np.float16] | None] = {}
-    first: dict[bytes, int] = {}
-    for i, loaded in batch:
-        known[i] = loaded.vector
-        if loaded.pixels is None:
-            continue
-        if reuse is not None:
-            known[i] = reuse.learnt(loaded.content)
-            if known[i] is not None or loaded.content in ahead:
-                continue
-            if first.setdefault(loaded.content, i) != i:
-                continue
-        pixels[i] = loaded.pixels
-    # the pixels live as long as they are needed and no longer
-    batch = [(i, replace(loaded, pixels=None)) for i, loaded in batch]
-    return _Flight(batch, known, first, pool.submit(_vectors, pixels, encoder))
-
-
-def _land(
-    flight: _Flight, refs: Sequence[ImageRef], reuse: ReuseIndex | None, failed: dict[bytes, str]
-) -> tuple[list[Row], int]:
-    """Rows of a batch, and how many images were encoded for them."""
-    vectors = flight.vectors.result()
-    failed.update(
-        (content, vector)
-        for content, i in flight.first.items()
-        if isinstance(vector := vectors[i], str)
-    )
-    rows = []
-    for i, loaded in flight.batch:
-        content = loaded.content
-        outcome: NDArray[Any] | str | None = flight.known[i]
-        if outcome is None:
-            outcome = vectors.get(flight.first.get(content, i))
-        if outcome is None and reuse is not None and content:
-            # a copy of an image of a batch before, which has been learnt or has failed since
-            outcome = reuse.learnt(content)
-        if outcome is None:
-            outcome = failed.get(content, loaded.error)
-        if isinstance(outcome, str):
-            rows.append(Row(i, refs[i].key, b"", None, outcome))
-        else:
-            rows.append(Row(i, refs[i].key, content, outcome.astype(np.float16), None))
-    return rows, sum(not isinstance(vector, str) for vector in vectors.values())
-
-
-def _vectors(
-    pixels: dict[int, NDArray[np.uint8]], encoder: Encoder
-) -> dict[int, NDArray[np.float32] | str]:
-    """Encode together; if the encoder refuses the batch, one by one, to find whose fault it is."""
-    if not pixels:
-        return {}
+@contextmanager
+def _noted(careful: Path | None) -> Iterator[None]:
+    """Remove the note at the end: this process has not died of what is in it."""
     try:
-        vectors = encoder.encode_images(np.stack(list(pixels.values())))
-    except EncoderError as error:
-        if len(pixels) == 1:
-            return dict.fromkeys(pixels, f"the encoder failed on it: {error.seen}")
-        return {i: _vectors({i: x}, encoder)[i] for i, x in pixels.items()}
-    if vectors.shape != (len(pixels), encoder.info.dim):
-        raise EncoderError(
-            f"embed images with '{encoder.info.id}'",
-            f"it gave vectors of shape {vectors.shape} for {len(pixels)} images",
-            f"Its card says that they have {encoder.info.dim} numbers each.",
-        )
-    bad = "the encoder gave NaN or infinite numbers for it"
-    return {i: v if np.isfinite(v).all() else bad for i, v in zip(pixels, vectors, strict=True)}
+        yield
+    finally:
+        if careful is not None:
+            careful.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from byname.adapters.towers import TwoTowers
 from byname.encoders.precomputed import PrecomputedEncoder
 from byname.errors import EncoderError, UsageError
 from byname.ops import unit
-from byname.runs.shard import _vectors
+from byname.runs.encoding import Batcher
 from tests.helpers import FakeEncoder
 
 
@@ -197,7 +197,7 @@ def test_one_image_without_a_vector_is_one_row() -> None:
     both = aligned_encoder(eye, aligner, clip)
     assert isinstance(both, TwoTowers)
     pixels[1, 0, 0, 0] = 7
-    found = _vectors(dict(enumerate(pixels[:3])), both)
+    found = Batcher(both).vectors(dict(enumerate(pixels[:3])))
     assert isinstance(found[1], str)
     assert "NaN" in found[1]
     assert "pair" not in found[1]

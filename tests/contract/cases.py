@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,7 +83,7 @@ def make_case(
     K: int = 4,
     k: int = 2,
     seed: int = 0,
-    names: list[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Case:
     """A case with every input of ``needs``; a test fails that meets a need unknown here."""
     # Texts of inner nodes, "inner", are none where the classes are a flat list.

@@ -13,7 +13,8 @@ STAGES = {"prompts", "weigh", "score", "refine", "decide"}
 MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator", "progress"},
+    {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator", "progress"}
+    | {"stored"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},
@@ -44,6 +45,7 @@ LAYERS: tuple[set[str], ...] = (
         "recipe_table",
         "recipes",
         "plugins",
+        "groups",
         "pipeline",
         "promptchoice",
         "wordnet",
@@ -58,6 +60,7 @@ LAYERS: tuple[set[str], ...] = (
     {"labels", "scoring", "evaluate", "controls", "report"},
     {
         "commands",
+        "commands_classify",
         "asking",
         "commands_prompts",
         "commands_promptfiles",
@@ -69,6 +72,7 @@ LAYERS: tuple[set[str], ...] = (
         "commands_discover",
         "commands_fewshot",
         "commands_repair",
+        "commands_runs",
         "doctor",
         "provenance",
         "sorter",
@@ -90,6 +94,7 @@ LAYERS: tuple[set[str], ...] = (
         "cli_discover",
         "cli_fewshot",
         "cli_repair",
+        "cli_runs",
     },
 )
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
@@ -129,16 +134,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def room(path: Path) -> str:
     """The name right under ``byname`` that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Full names of all modules that a file imports, at its top, inside functions, or for types."""
     here = ["byname", *path.relative_to(PACKAGE).parts[:-1]]
     found = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -147,7 +158,7 @@ def imported(path: Path) -> set[str]:
             # "from byname import ops" names a module in its list; others name what is in one.
             bare = module == "byname"
             found |= {f"byname.{a.name}" for a in node.names} if bare else {module}
-    return found
+    return frozenset(found)
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -186,11 +197,11 @@ def test_labels_cannot_reach_a_prediction() -> None:
 def test_torch_is_never_imported_with_a_module(path: Path) -> None:
     inside = {
         id(inner)
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside:
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names]
@@ -203,7 +214,7 @@ def test_ops_never_imports_torch_at_all() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             assert name not in {"eval", "exec", "pickle.load", "pickle.loads"}, node.lineno
@@ -215,7 +226,7 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_sizes(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= 60, f"{node.name} has {lines} lines"

@@ -9,6 +9,7 @@ import io
 import re
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,16 @@ def fresh(name: str) -> Any:
 
 def case_for(name: str, **options: Any) -> Case:
     needs: frozenset[str] = getattr(ALL[name], "needs", frozenset())
-    return make_case(needs, **options)
+    return shared_case(needs, **{k: tuple(v) if k == "names" else v for k, v in options.items()})
+
+
+@cache
+def shared_case(needs: frozenset[str], **options: Any) -> Case:
+    """A case for all tests that ask for the same; nobody can write into its arrays."""
+    case = make_case(needs, **options)
+    for array in arrays(case):
+        array.flags.writeable = False
+    return case
 
 
 def check(name: str, case: Case, found: Any) -> Any:
@@ -262,7 +272,7 @@ def test_edges(name: str, edge: Callable[[Case], Case]) -> None:
 def test_edges_with_what_a_member_may_use(name: str, edge: Callable[[Case], Case]) -> None:
     """``uses`` names inputs that a member looks at where they are given."""
     cls: Any = ALL[name]
-    checked(name, edge(make_case(cls.needs | cls.uses)))
+    checked(name, edge(shared_case(cls.needs | cls.uses)))
 
 
 @pytest.mark.parametrize("name", OTHERS)

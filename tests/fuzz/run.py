@@ -1,8 +1,8 @@
 """Fuzz one target, or all, for some minutes: ``python -m tests.fuzz.run image --minutes 10``.
 
-Minutes are those of the processor, so that a busy machine does not shorten a run. Stops at the first
-finding with the input that hypothesis could reduce it to; ``--seed`` repeats a run. An input that
-hangs ends the process after a minute, with a trace of where it hung.
+Minutes are those of the processor, so that a busy machine does not shorten a run. Stops at the
+first finding with the input that hypothesis could reduce it to; ``--seed`` repeats a run. An input
+that hangs ends the process after a minute, with a trace of where it hung.
 """
 
 from __future__ import annotations

@@ -114,8 +114,10 @@ def test_lists_that_cannot_be_used(tmp_path: Path, name: str, data: bytes, messa
 
 
 def test_a_parquet_column_that_is_not_text(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"image": [{"bytes": b"x"}]}), tmp_path / "l.parquet")
+    pq.write_table(pa.table({"image": [1.5]}), tmp_path / "l.parquet")
     text = refusal(tmp_path / "l.parquet")
-    assert "column 'image' holds struct<bytes: binary>, not text" in text
+    assert "column 'image' holds double, not text. Give a column of paths, or of images" in text
     pq.write_table(pa.table({"path": ["a.jpg", None]}), tmp_path / "m.parquet")
     assert keys(open_source(tmp_path / "m.parquet")) == ["a.jpg"]
+    pq.write_table(pa.table({"image": [{"path": "a.jpg"}, None]}), tmp_path / "n.parquet")
+    assert keys(open_source(tmp_path / "n.parquet", image_column="image.path")) == ["a.jpg"]

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from byname.errors import ImageError, SourceError
-from byname.images import sources
+from byname.images.gather import finish
 from byname.images.refs import key_of, name_of
 from byname.images.sources import IMAGE_EXTENSIONS, ImageRef, open_source
 
@@ -153,7 +153,7 @@ def test_two_names_never_share_a_key(name: str) -> None:
 def test_which_of_two_stays_does_not_depend_on_their_order() -> None:
     refs = [ImageRef("a", f"/{p}", o) for p in "xyz" for o in (5, 0)]
     for order in itertools.permutations(refs):
-        source = sources._finish(order, "/", "tar")
+        source = finish(list(order), "/", "tar")
         assert source.refs == (ImageRef("a", "/x", 0),)
     assert source.warnings == (
         "5 entries repeat the name of an earlier one and were left out (first: 'a')",
@@ -249,7 +249,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     assert "it does not exist" in refusal(tmp_path / "data.xyz" / "x")
     assert "it does not exist" in refusal("")
     assert "it does not exist" in refusal("a\0b")
-    assert "it is a URL. Download it first" in refusal("https://example.org/a.jpg")
+    assert "URLs of the kind ftp:// are not read" in refusal("ftp://example.org/a.jpg")
     assert "it is a file with the extension '.xyz'. Give a folder, an image" in (
         refusal(tmp_path / "data.xyz")
     )

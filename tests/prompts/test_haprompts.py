@@ -46,7 +46,9 @@ def asked(class_id: str, taxonomy: Taxonomy = TREE, **params: Any) -> list[tuple
     return [(q.about, q.kind) for q in made if q.class_id == class_id]
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if "998" in n else ()) for n in COUNTS]
+)
 def test_the_published_counts(shared: Path, name: str) -> None:
     taxonomy = read_taxonomy(shared / "taxonomies" / f"{name}.json")
     lp, ap, comp, path, full = COUNTS[name]
@@ -143,6 +145,7 @@ def test_identical_taxonomies_give_identical_queries() -> None:
     assert {q.id for q in HAPrompts(variant="path").queries(TREE)} < ids
 
 
+@pytest.mark.slow
 def test_the_largest_tree_is_planned_fast_and_lazily(shared: Path) -> None:
     taxonomy = read_taxonomy(shared / "taxonomies" / "imagenet-998.json")
     start = time.process_time()

@@ -574,7 +574,7 @@ def damage(part: Path, kind: str) -> None:
     elif kind == "json foreign":
         mark.write_text("[1]")
     elif kind == "json of another format":
-        mark.write_text(json.dumps(told | {"format": "byname-part/2"}))
+        mark.write_text(json.dumps(told | {"format": "byname-part/1"}))
     elif kind == "parquet missing":
         parquet.unlink()
     elif kind == "both missing":
