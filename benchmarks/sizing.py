@@ -43,7 +43,7 @@ def sizes(dim: int, shard: int, folder: Path) -> dict[str, tuple[float, float]]:
     refs = [
         ImageRef(n, f"/data/{n[:16]}", i * 40_960, 40_000, 10**9, 1) for i, n in enumerate(names)
     ]
-    write_inputs(folder, refs, shard)
+    write_inputs(folder, refs, shard, "0" * 64)
     found["inputs.parquet"] = per_image([folder / "inputs.parquet"], start)
 
     start, paths = time.perf_counter(), []

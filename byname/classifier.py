@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from byname.answers import answer_table
+from byname.answers import answer_ids, answer_tables
 from byname.diagnose import Diagnosis, diagnose
 from byname.embeddings import Embeddings
 from byname.encoders import Encoder, load_encoder
@@ -361,9 +361,8 @@ class Classifier(Estimator):
             of each answer whether it was accepted.
         """
         X = listed(X)
-        given, pipeline, S = self._scores(X)
-        answer, taxonomy = pipeline.decide(S, k=1, level=self.level, batch=given.batch)
-        ids = np.array([node.id for node in taxonomy.nodes])[answer.node[:, 0]]
+        given = self.gather(X)
+        ids = answer_ids(self._fitted(given.batch), given.batch, self.level)
         return in_place(X, given.embeddings, ids, None)
 
     def classify(self, X: Any, k: int = 1) -> list[Row]:
@@ -388,7 +387,11 @@ class Classifier(Estimator):
 
     def table(self, X: Any, k: int = 1) -> pa.Table:
         """:meth:`classify` as an Arrow table."""
+        return pa.concat_tables(self.tables(X, k))
+
+    def tables(self, X: Any, k: int = 1) -> Iterator[pa.Table]:
+        """:meth:`table` in parts, for more images than memory has room for."""
         check_count("classify", "k", k)
         given = self.gather(X)
         pipeline, embeddings = self._fitted(given.batch), given.embeddings
-        return answer_table(pipeline, embeddings, k=k, level=self.level, batch=given.batch)
+        return answer_tables(pipeline, embeddings, k=k, level=self.level, batch=given.batch)

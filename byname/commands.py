@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from byname.cache import PAID, cache_dir, cache_entries, clear_cache
-from byname.classifier import Classifier
+from byname.commands_classify import (
+    classify,
+    described,
+    opened_for,
+    read_or_fail,
+    say_notes,
+    summarise,
+    with_extras,
+)
 from byname.console import (
     Counter,
     collect_warnings,
@@ -22,7 +26,6 @@ from byname.console import (
     keep,
     progress_bar,
     say,
-    text_progress,
     working,
 )
 from byname.console import table as print_table
@@ -30,13 +33,10 @@ from byname.doctor import examine
 from byname.embeddings import Embeddings
 from byname.encoders import list_encoders, load_encoder
 from byname.errors import UsageError
-from byname.extra import Extras
-from byname.gathered import parse_with
-from byname.images.sources import Source
-from byname.inputs import as_embeddings, open_images, settled
+from byname.inputs import as_embeddings, settled
 from byname.provenance import run_record
 from byname.recipes import list_recipes
-from byname.rows import check_output, write_csv, write_record, write_rows
+from byname.rows import check_output, write_record
 from byname.sorter import sort_photos
 from byname.stage import members
 from byname.taxonomy_io import read_taxonomy, write_taxonomy
@@ -56,151 +56,6 @@ __all__ = [
     "with_extras",
 ]
 
-SHOWN_ROWS = 50
-
-
-def classify(
-    images: str,
-    output: str | None,
-    *,
-    k: int,
-    image_column: str | None,
-    quiet: bool,
-    options: Mapping[str, Any],
-) -> None:
-    """``byname classify``: arguments first, then images, then rows."""
-    start, counter = time.perf_counter(), Counter()
-    path = Path(output) if output not in (None, "-") else None
-    with collect_warnings() as warned:
-        if path is not None:
-            check_output(path)
-        source = _open(images, image_column)
-        model = Classifier(**with_extras(options))
-        with text_progress(quiet) as advance_texts:
-            model.prepare(advance_texts, images=source)
-        model.extras_.match(source)
-        ready = time.perf_counter()
-        if not quiet:
-            _announce(source, model)
-        passes, kept = model.extras_.passes, bool(options["cache"])
-        with progress_bar(counter, len(source) * passes, quiet, kept) as advance:
-            model.progress = advance
-            given = model.gather(source)
-        with working(quiet):
-            table = model.fit_prepared(given).table(given, k)
-        say_notes(model, quiet)
-        counts = _counts(table, counter)
-        seconds = {
-            "prepare": ready - start,
-            "images": counter.seconds,
-            "total": time.perf_counter() - start,
-        }
-        if path is not None:
-            record = run_record(
-                encoder=model.encoder_,
-                images=_describe(source),
-                counts=counts,
-                seconds=seconds,
-                warnings=warned,
-                model=model,
-                parameters={"k": k, "image_column": image_column},
-            )
-            if model.extras_:
-                record["extra"] = model.extras_.record()
-            write_rows(table, path, record)
-    if output == "-":
-        write_csv(table, sys.stdout.buffer)
-    elif path is None:
-        _show(table)
-    if not quiet:
-        _summarise(counts, seconds, path)
-    _fail_if_nothing_was_read(counts)
-
-
-def with_extras(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a classifier, with what ``--with`` gives read."""
-    given = options.get("extra")
-    return {**options, "extra": Extras(parse_with(given)) if given else None}
-
-
-def say_notes(model: Classifier, quiet: bool) -> None:
-    """What there is to know of the further inputs."""
-    for text in () if quiet else model.extras_.notes(model.recipe_):
-        say(f"note: {text}")
-
-
-def _open(images: str, image_column: str | None) -> Source | Embeddings:
-    source = open_images(images, image_column=image_column)
-    if isinstance(source, Source):
-        for text in source.warnings:
-            say(f"warning: {text}")
-    return source
-
-
-def _announce(source: Source | Embeddings, model: Classifier) -> None:
-    notes = list(model.taxonomy_.warnings)
-    if model.verdict_ is not None and model.verdict_.kept:
-        notes.append(model.verdict_.in_words())
-    for text in notes:
-        say(f"note: {text}")
-    texts = model.prompts_.summary()["texts"]
-    stages = model.recipe_.stages() | {"prompts": model.prompts_origin()}
-    say(
-        f"{len(source)} images, {len(model.taxonomy_)} classes, {texts} texts, "
-        f"encoder {model.encoder_.info.id}, recipe {model.recipe_.name} "
-        f"({' > '.join(str(v) for v in stages.values() if v)})"
-    )
-
-
-def _describe(source: Source | Embeddings) -> dict[str, Any]:
-    kind = source.kind if isinstance(source, Source) else "embeddings"
-    return {"root": source.root, "kind": kind, "count": len(source)}
-
-
-def _counts(table: pa.Table, counter: Counter) -> dict[str, int]:
-    first = table.filter(pc.equal(table["rank"], 1))
-    failed = len(first) - first["error"].null_count
-    return {
-        "images": len(first),
-        "errors": failed,
-        "rejected": int(pc.sum(pc.equal(first["decision"], "reject")).as_py() or 0),
-        "encoded": counter.encoded,
-        "from_cache": len(first) - failed - counter.encoded,
-        "rows": len(table),
-    }
-
-
-def _summarise(counts: Mapping[str, int], seconds: Mapping[str, float], path: Path | None) -> None:
-    parts = [f"{counts['images']} images in {seconds['total']:.1f} s"]
-    if counts["encoded"]:
-        parts.append(f"{counts['encoded']} encoded ({counts['encoded'] / seconds['images']:.1f}/s)")
-    if counts["from_cache"]:
-        parts.append(f"{counts['from_cache']} vectors were known")
-    if counts["rejected"]:
-        parts.append(f"{counts['rejected']} rejected")
-    if counts["errors"]:
-        parts.append(f"{counts['errors']} could not be read (see the column 'error')")
-    say(", ".join(parts) + (f" -> {path}" if path else ""))
-
-
-def _fail_if_nothing_was_read(counts: Mapping[str, int]) -> None:
-    if counts["images"] and counts["errors"] == counts["images"]:
-        raise UsageError(
-            "classify these images",
-            f"none of the {counts['images']} could be read",
-            "The column 'error' says why for each of them.",
-        )
-
-
-def _show(table: pa.Table) -> None:
-    columns: tuple[str, ...] = ("file_name", "rank", "label", "probability", "decision")
-    if table["error"].null_count < len(table):
-        columns = (*columns, "error")
-    shown = table.slice(0, SHOWN_ROWS).select(columns).to_pylist()
-    print_table("", columns, [[row[c] for c in columns] for row in shown])
-    if len(table) > SHOWN_ROWS:
-        say(f"... and {len(table) - SHOWN_ROWS} more rows; write them with -o FILE")
-
 
 def embed(
     images: str,
@@ -219,7 +74,7 @@ def embed(
     start, counter = time.perf_counter(), Counter()
     with collect_warnings() as warned:
         check_output(output, suffixes=(".parquet",))
-        source = _open(images, image_column)
+        source = opened_for(images, image_column)
         if isinstance(source, Embeddings):
             raise UsageError(f"embed '{images}'", "it holds vectors already", "Classify it.")
         model = load_encoder(encoder, device=device, threads=threads, precision=precision)
@@ -240,7 +95,7 @@ def embed(
         }
         record = run_record(
             encoder=model,
-            images=_describe(source),
+            images=described(source),
             counts=counts,
             seconds=seconds,
             warnings=warned,
@@ -249,8 +104,8 @@ def embed(
         found.save(output)
         write_record(output, record)
     if not quiet:
-        _summarise(counts, seconds, output)
-    _fail_if_nothing_was_read(counts)
+        summarise(counts, seconds, output)
+    read_or_fail(counts)
 
 
 def list_things(what: str, pattern: str, as_json: bool) -> None:
@@ -355,7 +210,7 @@ def doctor(as_json: bool, *, network: bool) -> None:
 
 
 def sort(
-    rows: Path, into: Path, images: Path | None, how: str, by: str, quiet: bool = False
+    rows: Path, into: Path, images: str | Path | None, how: str, by: str, quiet: bool = False
 ) -> None:
     """``byname sort``."""
     for value, allowed in ((how, ("link", "hardlink", "copy")), (by, ("label", "id"))):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.advice import advice
 from byname.errors import UsageError
-from byname.expectation import Signals, _sample, signals
+from byname.expectation import Signals, looked_at, signals
+from byname.groups import batch_take, too_many
 from byname.margins import rivals, worst_classes
 from byname.pipeline import Pipeline
 from byname.recipes import Recipe, get_recipe
@@ -166,9 +167,7 @@ def diagnose(
         raise UsageError("diagnose the classes", "there are no images", "Give some, unlabeled.")
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline(get_recipe(pipeline)).fit(texts, batch)
-    S = pipeline.scores(batch)
-    y = ops.to_numpy(ops.argmax(S))
-    found = signals(X, pipeline.W_, _before_refining(pipeline, batch, S), y)
+    y, found = _looked(pipeline, batch, texts.n_classes)
     near = _confusions(X, ops.unit(pipeline.W_), y, texts.taxonomy)
     flags = _flags(texts.taxonomy, found)
     ids = texts.taxonomy.class_ids
@@ -189,7 +188,23 @@ def diagnose(
 
 def _chances(found: Signals, y: NDArray[np.intp]) -> Chances:
     weight = found.weight * found.n
-    return Chances(_sample(y, len(found.count)), found.right(), weight)
+    return Chances(looked_at(y, len(found.count)), found.right(), weight)
+
+
+def _looked(pipeline: Pipeline, batch: Batch, K: int) -> tuple[NDArray[np.intp], Signals]:
+    """The answers, and their signs. Of many images, the logits of a sample alone are held."""
+    X = batch.X
+    if not (ops.is_stored(X) or too_many(batch, K)):
+        S = pipeline.scores(batch)
+        y = ops.to_numpy(ops.argmax(S))
+        return y, signals(X, pipeline.W_, _before_refining(pipeline, batch, S), y)
+    y = np.zeros(len(batch), np.intp)
+    for place, _, S in pipeline.parts(batch):
+        y[place] = ops.to_numpy(ops.argmax(S))
+    rows = looked_at(y, K)
+    apart = copy.copy(pipeline)
+    apart.refine = None
+    return y, signals(X, pipeline.W_, apart.scores(batch_take(batch, rows)), y, rows)
 
 
 def _before_refining(pipeline: Pipeline, batch: Batch, S: Any) -> Any:
@@ -245,9 +260,10 @@ def _confusions(
 ) -> list[tuple[Confusion, ...]]:
     K = len(taxonomy)
     counts: list[Counter[int]] = [Counter() for _ in range(K)]
-    for k, j in zip(y.tolist(), rivals(X, W, y).tolist(), strict=True):
-        if j >= 0:
-            counts[k][j] += 1
+    second = rivals(X, W, y)
+    pairs, times = np.unique((y * K + second)[second >= 0], return_counts=True)
+    for pair, n in zip(pairs.tolist(), times.tolist(), strict=True):
+        counts[pair // K][pair % K] = n
     never = np.setdiff1d(np.arange(K), y)
     for k, images in zip(never.tolist(), _closest(X, W, y, never).T, strict=True):
         counts[k] = Counter(y[images].tolist())

@@ -15,12 +15,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byname.errors import EmbeddingsError, OutputError
-from byname.files import atomic_path, parse_json
+from byname.files import atomic_path, parse_json, read_json
+from byname.stored import Keys, open_stored, unit_rows, vector_array, vectors_of
 
-__all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "vector_array", "vectors_of"]
+__all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "is_run_folder", "vector_array"]
+__all__ += ["vectors_of"]
 
 FORMAT = "byname-embeddings/1"
+RUN = "byname-run/"  # what the format of a run's plan begins with
 ROW_GROUP = 4096
+IN_MEMORY = 256 * 2**20  # bytes as float32 above which vectors stay in their files
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +33,11 @@ class Embeddings:
 
     Parameters
     ----------
-    keys : tuple of str, length N
-        ``file_name`` of each image, unique.
+    keys : sequence of str, length N
+        ``file_name`` of each image, unique. A tuple, or :class:`byname.stored.Keys`.
     vectors : array, shape (N, D), float32
-        Unit rows.
+        Unit rows. :class:`byname.stored.StoredVectors` where :meth:`load` has found more than
+        256 MiB of them.
     encoder : str
         Id of the encoder that made them; "" where unknown.
     fingerprint : str
@@ -48,8 +53,8 @@ class Embeddings:
     [[0.6000000238418579, 0.800000011920929]]
     """
 
-    keys: tuple[str, ...]
-    vectors: NDArray[np.float32]
+    keys: Sequence[str]
+    vectors: NDArray[np.float32] | Any
     encoder: str = ""
     fingerprint: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -62,8 +67,7 @@ class Embeddings:
                 f"{len(self.keys)} keys, but vectors of shape {self.vectors.shape}",
                 "Give one row of width D for each key.",
             )
-        if len(set(self.keys)) != len(self.keys):
-            twice = next(k for k, n in Counter(self.keys).items() if n > 1)
+        if (twice := _twice(self.keys)) is not None:
             raise EmbeddingsError(
                 "use these embeddings", f"the key '{twice}' occurs twice", "Make keys unique."
             )
@@ -97,7 +101,7 @@ class Embeddings:
         names = map(str, keys) if keys is not None else (f"{i:08d}" for i in range(len(array)))
         # Checked before the values, whose errors name a key.
         given = cls(tuple(names), array, encoder=encoder)
-        return replace(given, vectors=_unit(array, given.keys))
+        return replace(given, vectors=unit_rows(array, given.keys.__getitem__))
 
     def save(self, path: str | Path) -> None:
         """Write Parquet: ``file_name``, ``vector`` (float16), ``error``; metadata in the schema.
@@ -123,7 +127,15 @@ class Embeddings:
             metadata={"byname": json.dumps(meta)},
         )
         try:
-            with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            # Numbers without order are read five times faster plain, and are hardly larger.
+            how = {"vector": "NONE", "file_name": "SNAPPY", "error": "SNAPPY"}
+            names = ["file_name", "error"]
+            with (
+                atomic_path(path) as temporary,
+                pq.ParquetWriter(
+                    temporary, schema, use_dictionary=names, compression=how
+                ) as writer,
+            ):
                 for columns in self._blocks():
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         except OSError as error:
@@ -133,9 +145,10 @@ class Embeddings:
     def _blocks(self) -> Iterator[list[pa.Array]]:
         """Columns of the file by row groups: a writer needs several times the memory of one."""
         failed = sorted(self.errors)
-        keys = [*self.keys, *failed]
-        for start in range(0, max(len(keys), 1), ROW_GROUP):
-            part = keys[start : start + ROW_GROUP]
+        n = len(self.keys)
+        for start in range(0, max(n + len(failed), 1), ROW_GROUP):
+            first, stop = max(0, start - n), max(0, start - n + ROW_GROUP)
+            part = [*self.keys[start : start + ROW_GROUP], *failed[first:stop]]
             vectors = np.zeros((len(part), self.dim), np.float16)
             known = self.vectors[start : start + ROW_GROUP]
             vectors[: len(known)] = known
@@ -144,17 +157,23 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, or the parts of a finished run folder.
+
+        More than 256 MiB of vectors, as float32, stay on disk and are read where they are needed.
 
         Raises
         ------
         EmbeddingsError
-            For a missing, damaged or foreign file.
+            For a missing, damaged or foreign file, and a run that is not finished.
         """
         asked = f"read the embeddings in '{path}'"
+        if is_run_folder(path):
+            return _of_run(Path(path), cls)
         if not Path(path).is_file():
             raise EmbeddingsError(asked, "there is no such file", "Make it with 'byname embed'.")
         try:
+            if _large(path):
+                return _of_files([Path(path)], _meta(pq.read_schema(path)), cls)
             table = pq.read_table(path)
             columns = table.column_names  # which may not be UTF-8 either
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -175,7 +194,7 @@ class Embeddings:
         keys = tuple(n for n, ok in zip(names, good, strict=True) if ok)
         return cls(
             keys,
-            _unit(vectors_of(table["vector"])[good], keys),
+            unit_rows(vectors_of(table["vector"])[good], keys.__getitem__),
             encoder=str(meta.get("encoder", "")),
             fingerprint=str(meta.get("fingerprint", "")),
             errors={n: e for n, e in zip(names, errors, strict=True) if e is not None},
@@ -191,19 +210,6 @@ def is_embeddings_file(path: Path) -> bool:
         return _meta(pq.read_schema(path)).get("format") == FORMAT
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
-
-
-def vector_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
-    """(N, D) to an Arrow column of fixed-size float16 lists."""
-    flat = np.ascontiguousarray(vectors, np.float16).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(vectors.shape[1]))
-
-
-def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """The inverse of :func:`vector_array`."""
-    width = column.type.list_size
-    parts = [np.asarray(c.flatten(), np.float16).reshape(-1, width) for c in column.chunks]
-    return np.concatenate(parts) if parts else np.zeros((0, width), np.float16)
 
 
 def _meta(schema: pa.Schema) -> dict[str, Any]:
@@ -238,19 +244,86 @@ def _is_text(table: pa.Table) -> bool:
     return True
 
 
-def _unit(array: NDArray[Any], keys: Sequence[str]) -> NDArray[np.float32]:
-    """Float32 unit rows; refuses NaN and infinities with the key of the first such row."""
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32)
-    # Squares of large or small float32 numbers need the range of float64.
-    norm = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))[:, None]
-    bad = np.flatnonzero(~np.isfinite(norm[:, 0]))
-    if len(bad):
-        raise EmbeddingsError(
-            "use these vectors",
-            f"{len(bad)} rows hold NaN or infinite values, the first is '{keys[bad[0]]}'",
-            "Leave those images out, or embed them again.",
-        )
-    out = np.empty(array.shape, np.float32)
-    np.divide(array, np.where(norm == 0, 1, norm), out=out, casting="same_kind")
-    return out
+def is_run_folder(path: str | Path) -> bool:
+    """Whether this is a folder that ``byname plan`` made; reads the beginning of its plan only.
+
+    Examples
+    --------
+    >>> is_run_folder("no/such/folder")
+    False
+    """
+    try:
+        with Path(path, "plan.json").open("rb") as file:
+            return f'"format": "{RUN}'.encode() in file.read(200)
+    except (OSError, ValueError):
+        return False
+
+
+def _large(path: str | Path) -> bool:
+    """Whether this is a file of :meth:`Embeddings.save` with more vectors than go into memory."""
+    with pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    kinds = {field.name: field.type for field in schema}
+    width = getattr(kinds.get("vector"), "list_size", 0)
+    return bool(_meta(schema).get("format") == FORMAT and 4 * rows * width > IN_MEMORY)
+
+
+def _of_files(paths: Sequence[Path], meta: Mapping[str, Any], cls: type[Embeddings]) -> Embeddings:
+    """Vectors that stay in these files."""
+    width = pq.read_schema(paths[0]).field("vector").type.list_size
+    vectors, keys, errors = open_stored(paths, width)
+    return cls(
+        keys,
+        vectors,
+        encoder=str(meta.get("encoder", "")),
+        fingerprint=str(meta.get("fingerprint", "")),
+        errors=errors,
+        root=str(meta.get("root", "")),
+    )
+
+
+def _of_run(folder: Path, cls: type[Embeddings]) -> Embeddings:
+    """All parts of a run, in the order of its plan."""
+    asked = f"read the vectors of the run '{folder}'"
+    do = f"Continue it with: byname run '{folder}'"
+    plan = read_json(folder / "plan.json", EmbeddingsError, asked, "Plan it again.")
+    try:
+        told = plan["settings"]
+        width, size, images = int(told["dim"]), int(told["shard_size"]), int(plan["images"])
+        if min(width, size) < 1 or images < 0:
+            raise ValueError("its counts are no such things")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        seen = f"its plan.json cannot be used ({error or type(error).__name__})"
+        raise EmbeddingsError(asked, seen, "Plan it again.") from None
+    n = -(-images // size)
+    done = sum(mark.with_suffix(".parquet").is_file() for mark in folder.glob("part-*.json"))
+    if done < n:
+        raise EmbeddingsError(asked, f"{done} of its {n} shards are done", do)
+    parts = [folder / f"part-{i:05d}.parquet" for i in range(n)]
+    vectors, keys, errors = open_stored(parts, width)
+    if (found := len(keys) + len(errors)) != images:
+        seen = f"its parts hold {found} rows for {images} images"
+        raise EmbeddingsError(asked, seen, f"See 'byname status {folder}'. {do}")
+    names: Sequence[str] = keys
+    rows: Any = vectors
+    if vectors.nbytes <= IN_MEMORY:
+        # Larger ones keep the order of the plan: there, rows are sorted when they are answered.
+        order = keys.order()
+        names, rows = tuple(keys.take(order)), vectors.load()[order]
+    return cls(
+        names,
+        rows,
+        encoder=str(told.get("encoder", "")),
+        fingerprint=str(told.get("fingerprint", "")),
+        errors=errors,
+        root=str(plan.get("root", "")),
+    )
+
+
+def _twice(keys: Sequence[str]) -> str | None:
+    """A key that is there more than once."""
+    if isinstance(keys, Keys):
+        return keys.twice()
+    if len(set(keys)) == len(keys):
+        return None
+    return next(k for k, n in Counter(keys).items() if n > 1)

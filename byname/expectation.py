@@ -55,7 +55,8 @@ from byname.refine.whole import Near, neighbours
 from byname.stage import Batch, ClassTexts, State
 from byname.taxonomy import Taxonomy
 
-__all__ = ["Look", "Signals", "ahead", "centred", "changed", "interval", "look", "signals"]
+__all__ = ["Look", "Signals", "ahead", "centred", "changed", "interval", "look"]
+__all__ += ["looked_at", "signals"]
 
 Floats = NDArray[np.float64]
 NEIGHBOURS = 10
@@ -213,7 +214,9 @@ class Look:
         )
 
 
-def signals(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Signals:
+def signals(
+    X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None, rows: NDArray[np.intp] | None = None
+) -> Signals:
     """Label-free signs of images and classes; see :func:`look` for the arguments.
 
     Examples
@@ -222,10 +225,12 @@ def signals(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Signal
     >>> found.cmm.tolist(), found.count.tolist()
     ([1.0, 1.0], [1.0, 1.0])
     """
-    return look(X, W, S, y).signals()
+    return look(X, W, S, y, rows).signals()
 
 
-def look(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Look:
+def look(
+    X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None, rows: NDArray[np.intp] | None = None
+) -> Look:
     """What neighbours, and all images together, say of the answers.
 
     Parameters
@@ -238,19 +243,22 @@ def look(X: Any, W: Any, S: Any, y: NDArray[np.intp] | None = None) -> Look:
         Logits, at the encoder's own scale, before images are pooled.
     y : array of int, shape (N,), optional
         The answers; by default the best of S.
+    rows : array of int, optional
+        S holds these images alone: what ``looked_at(y, K)`` gives.
     """
     W, K = ops.unit(W), int(S.shape[1])
     y = ops.to_numpy(ops.argmax(S)) if y is None else y
     values, count = cmm((X, W), y)
-    pick = _sample(y, K)
-    X, S, y = ops.take_rows(X, pick), ops.take_rows(S, pick), y[pick]
+    pick = looked_at(y, K) if rows is None else rows
+    S = ops.take_rows(S, pick) if rows is None else S
+    X, y = ops.take_rows(X, pick), y[pick]
     C, S = (ops.to_numpy(a).astype(np.float32) for a in (ops.matmul_t(X, W), S))
     p = ops.softmax(S)
     near = _neighbours(X)
     beside, q = near[0], p.copy()
     if beside.shape[1]:
-        for rows in ops.blocks(len(p), max(1, CELLS // (8 * NEIGHBOURS * K))):
-            q[rows] = p[beside[rows]].mean(axis=1)
+        for part in ops.blocks(len(p), max(1, CELLS // (8 * NEIGHBOURS * K))):
+            q[part] = p[beside[part]].mean(axis=1)
     pooled = _Known(near).fit(Batch(X), _texts(W), State(W=W, S=S)).scores_
     z = ops.softmax(ops.to_numpy(pooled))
     width = float(C.std(axis=1, dtype=np.float64).mean())
@@ -337,7 +345,7 @@ def _texts(W: Any) -> ClassTexts:
     return ClassTexts(W, np.arange(K), Taxonomy.from_names([f"class {k}" for k in range(K)]))
 
 
-def _sample(y: NDArray[np.intp], K: int) -> NDArray[np.intp]:
+def looked_at(y: NDArray[np.intp], K: int) -> NDArray[np.intp]:
     """All images; of many, some at even distances, and some of every answered class."""
     most = min(SAMPLE, max(LEAST, CELLS // K))
     if len(y) <= most:

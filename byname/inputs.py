@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from byname.embeddings import Embeddings, is_embeddings_file
+from byname.embeddings import Embeddings, is_embeddings_file, is_run_folder
 from byname.encoders import Encoder, EncoderInfo
 from byname.encoders.onnx import OnnxEncoder
 from byname.encoders.precision import Verdict, settle
 from byname.errors import EmbeddingsError, EncoderError, ImageError, UsageError
 from byname.images.decode import array_to_image, to_rgb
 from byname.images.load import image_pixels, load_pixels
-from byname.images.sources import ImageRef, Source, open_source
+from byname.images.sources import ImageRef, Source, item_keys, open_source
 from byname.ops import is_torch, to_numpy
 from byname.runs import embed_source
+from byname.runs.plan import ordered
 from byname.runs.shard import Progress
 
 __all__ = [
@@ -47,9 +48,11 @@ ACCEPTED = (
 
 
 def open_images(X: Any, *, image_column: str | None = None) -> Source | Embeddings:
-    """A path to a listed source, or to stored embeddings; nothing is decoded yet."""
-    if isinstance(X, str | os.PathLike) and is_embeddings_file(Path(X)):
-        return Embeddings.load(Path(X))
+    """A path to a listed source, or to embeddings (a file, a run); nothing is decoded yet."""
+    if isinstance(X, str | os.PathLike):
+        path = Path(X)
+        if is_embeddings_file(path) or (image_column is None and is_run_folder(path)):
+            return Embeddings.load(path)
     return open_source(X, image_column=image_column)
 
 
@@ -78,7 +81,7 @@ def settled(encoder: Encoder, X: Any, names: Sequence[str] = ()) -> tuple[Encode
         return encoder, None
     identity = ""
     if isinstance(X, Source):
-        files = [(r.key, r.offset, r.length, r.size, r.mtime_ns) for r in X.refs[:256]]
+        files = [(r.key, r.offset, r.length, r.size, r.mtime_ns, r.inside) for r in X.refs[:256]]
         identity = repr((X.root, files))
     return settle(encoder, partial(_first_pixels, X, encoder), names, identity)
 
@@ -90,7 +93,7 @@ def _first_pixels(X: Any, encoder: Encoder, most: int) -> NDArray[np.uint8]:
     X = to_numpy(X) if is_torch(X) else X
     items: Sequence[Any] = ()
     if isinstance(X, Source):
-        items = X.refs
+        items = ordered(X)
     elif isinstance(X, Image.Image):
         items = [X]
     elif isinstance(X, list | tuple):
@@ -179,10 +182,7 @@ def in_place(X: Any, embeddings: Embeddings, values: NDArray[Any], absent: Any) 
     paths = isinstance(X, list | tuple) and all(isinstance(x, str | os.PathLike) for x in X)
     if not embeddings.errors and not paths:
         return values
-    if paths:
-        order = [open_source([x]).refs[0].key for x in X]
-    else:
-        order = sorted([*embeddings.keys, *embeddings.errors])
+    order = item_keys(X) if paths else sorted([*embeddings.keys, *embeddings.errors])
     if embeddings.errors:
         name, why = next(iter(embeddings.errors.items()))
         warnings.warn(

@@ -15,6 +15,7 @@ the accuracy of a class is the share of its images with a positive margin.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +24,12 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.errors import UsageError
 
-__all__ = ["cmm", "pseudo_labels", "rivals", "top2", "worst_classes"]
+__all__ = ["cmm", "cmm_each", "pseudo_labels", "rivals", "top2", "worst_classes"]
 
 Array = Any
 Variant = Literal["A", "B"]
 BLOCK = 4096
+AT_ONCE = 64 * 2**20  # bytes of class vectors that one pass over the images is made for
 
 
 def cmm(
@@ -72,21 +74,67 @@ def cmm(
     >>> values.round(3).tolist(), counts.tolist()
     ([0.2, -inf, -inf], [2, 0, 0])
     """
-    K = int(scores[1].shape[0] if isinstance(scores, tuple) else scores.shape[1])
-    n = int(scores[0].shape[0] if isinstance(scores, tuple) else scores.shape[0])
-    y = _checked(labels, n, K)
+    given, W = scores if isinstance(scores, tuple) else (scores, None)
+    K = int(given.shape[1] if W is None else W.shape[0])
+    y = _checked(labels, int(given.shape[0]), K)
     if variant not in ("A", "B"):
         raise UsageError("compute CMM", f"the variant is {variant!r}", "Use 'A' or 'B'.")
     if not shrink >= 0:
         raise UsageError("compute CMM", f"shrink is {shrink}", "Use 0 or more.")
     counts = np.bincount(y[y >= 0], minlength=K)
-    sums = _per_image(scores, y, K) if variant == "A" else _per_class(scores, y, counts)
+    sums = _per_image(given, [W], y, K)[0] if variant == "A" else _per_class(scores, y, counts)
     values = np.divide(sums, counts, out=np.full(K, -np.inf), where=counts > 0)
     if shrink and counts.any():
         seen = counts > 0
         share = counts[seen] / (counts[seen] + shrink)
         values[seen] = share * values[seen] + (1 - share) * sums.sum() / counts.sum()
     return values, counts
+
+
+def cmm_each(
+    X: Array, templates: Iterable[Array], labels: Array, variant: Variant = "A"
+) -> NDArray[np.float64]:
+    """:func:`cmm` of several sets of class vectors on the same images.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Unit rows; they are gone through once for every 64 MiB of class vectors.
+    templates : iterable of arrays, shape (K, D)
+        P of them.
+    labels, variant
+        As for :func:`cmm`.
+
+    Returns
+    -------
+    array, shape (P, K)
+        -inf for classes that nobody is assigned to.
+
+    Examples
+    --------
+    >>> cmm_each(np.eye(2), [np.eye(2), np.eye(2)[::-1]], np.array([0, 1])).tolist()
+    [[1.0, 1.0], [-1.0, -1.0]]
+    """
+    found, held = [], []
+    mean: Any = None
+    for Z in templates:
+        K = int(Z.shape[0])
+        y = _checked(labels, int(X.shape[0]), K)
+        counts = np.bincount(y[y >= 0], minlength=K)
+        if variant == "B":
+            mean = ops.segment_mean(X, y, K) if mean is None else mean
+            found.append(_of_means(ops.matmul_t(mean, Z), counts))
+            continue
+        held.append(Z)
+        if 4 * len(held) * K * int(Z.shape[1]) >= AT_ONCE:
+            found += _per_image(X, held, y, K)
+            held = []
+    if held:
+        found += _per_image(X, held, y, K)
+    sums = np.stack(found)
+    values: NDArray[np.float64] = np.full(sums.shape, -np.inf)
+    np.divide(sums, counts, out=values, where=np.broadcast_to(counts > 0, sums.shape))
+    return values
 
 
 def pseudo_labels(X: Array, W: Array, *, block: int = BLOCK) -> NDArray[np.intp]:
@@ -229,33 +277,40 @@ def _without_own(S: Array, y: NDArray[np.intp]) -> tuple[Array, Array]:
     return value, S.argmax(axis=1)
 
 
-def _per_image(scores: Any, y: NDArray[np.intp], K: int) -> NDArray[np.float64]:
-    """Sum of the margins of each class, variant A."""
-    sums, used = np.zeros(K), np.flatnonzero(y >= 0)
+def _per_image(
+    given: Array, sets: Sequence[Array | None], y: NDArray[np.intp], K: int
+) -> list[NDArray[np.float64]]:
+    """Sums (K,) of the margins of each class, variant A, for each set of class vectors.
+
+    ``given`` are images (N, D); or cosines (N, K), where the set is None.
+    """
+    sums, used = [np.zeros(K) for _ in sets], np.flatnonzero(y >= 0)
     for part in ops.blocks(len(used), BLOCK):
-        rows, pair = used[part], isinstance(scores, tuple)
-        S = ops.take_rows(scores[0] if pair else scores, rows)  # a copy
-        S = ops.matmul_t(S, scores[1]) if pair else ops.as_float(S)
-        if K == 1:
-            margin = S[:, 0]
-        else:
-            own, rival = _without_own(S, y[rows])
-            margin = own - S[ops.like(np.arange(len(rows)), S), rival]
-        sums += np.bincount(y[rows], ops.to_numpy(margin), minlength=K)
+        rows = used[part]
+        seen = ops.take_rows(given, rows)  # a copy
+        for W, total in zip(sets, sums, strict=True):
+            S = ops.as_float(seen) if W is None else ops.matmul_t(seen, W)
+            if K == 1:
+                margin = S[:, 0]
+            else:
+                own, rival = _without_own(S, y[rows])
+                margin = own - S[ops.like(np.arange(len(rows)), S), rival]
+            total += np.bincount(y[rows], ops.to_numpy(margin), minlength=K)
     return sums
 
 
 def _per_class(scores: Any, y: NDArray[np.intp], counts: NDArray[np.intp]) -> NDArray[np.float64]:
     """Margin of each class times its images, variant B."""
-    K = len(counts)
     given = scores[0] if isinstance(scores, tuple) else scores
-    A = ops.segment_mean(given, y, K)
-    if isinstance(scores, tuple):
-        # The mean of products is the product of the mean: N drops out.
-        A = ops.matmul_t(A, scores[1])
+    A = ops.segment_mean(given, y, len(counts))
+    # The mean of products is the product of the mean: N drops out.
+    return _of_means(ops.matmul_t(A, scores[1]) if isinstance(scores, tuple) else A, counts)
+
+
+def _of_means(A: Array, counts: NDArray[np.intp]) -> NDArray[np.float64]:
     A = ops.to_numpy(A).astype(np.float64)
     own = A.diagonal().copy()
-    if K > 1:
+    if len(counts) > 1:
         np.fill_diagonal(A, -np.inf)
         own -= A.max(axis=1)
     margins: NDArray[np.float64] = own * counts

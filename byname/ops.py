@@ -15,28 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-__all__ = [
-    "argmax",
-    "as_float",
-    "blocks",
-    "cast",
-    "concat",
-    "full",
-    "is_torch",
-    "like",
-    "log_probability",
-    "log_softmax",
-    "logsumexp",
-    "matmul_t",
-    "scaled",
-    "segment_mean",
-    "segment_sum",
-    "softmax",
-    "take_rows",
-    "to_numpy",
-    "topk",
-    "unit",
-]
+__all__ = ["argmax", "as_float", "blocks", "cast", "concat", "full", "is_stored", "is_torch"]
+__all__ += ["like", "log_probability", "log_softmax", "logsumexp", "matmul_t", "scaled"]
+__all__ += ["segment_mean", "segment_sum", "softmax", "take_rows", "to_numpy", "topk", "unit"]
 
 Array = Any
 _COLUMNS = 64  # columns summed at a time in float64, so that the wide copy stays small
@@ -46,6 +27,11 @@ def is_torch(x: Any) -> bool:
     """Whether ``x`` is a torch tensor; False without a look at torch where nobody imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_stored(x: Any) -> bool:
+    """Whether these are vectors on disk, which stay there: :mod:`byname.stored`."""
+    return getattr(x, "stored", False) is True
 
 
 def to_numpy(x: Array) -> NDArray[Any]:
@@ -65,6 +51,8 @@ def to_numpy(x: Array) -> NDArray[Any]:
 
 def like(x: Array, reference: Array) -> Array:
     """``x`` as the kind of array, and on the device, that ``reference`` is; its dtype stays."""
+    if x is reference:
+        return x
     if is_torch(reference):
         if isinstance(x, np.ndarray) and not x.flags.writeable:
             x = x.copy()  # a tensor over read-only memory would be a trap, and torch says so
@@ -102,6 +90,8 @@ def as_float(x: Array) -> Array:
     """
     if is_torch(x):
         return x if x.dtype == sys.modules["torch"].float64 else x.float()
+    if is_stored(x):
+        return x
     x = np.asarray(x)
     return x if x.dtype == np.float64 else x.astype(np.float32, copy=False)
 
@@ -254,6 +244,8 @@ def segment_sum(values: Array, index: Array, K: int, weights: Array | None = Non
         out = rows.new_zeros((K, values.shape[1]))
         return out.index_add_(0, index[used], rows).to(values.dtype)
     index = to_numpy(index)
+    if is_stored(values):
+        return values.segment_sum(index, K, weights)
     used = np.flatnonzero(index >= 0)
     factor = np.ones(len(used)) if weights is None else to_numpy(weights)[used].astype(np.float64)
     chooser = sparse.csr_matrix((factor, (index[used], used)), shape=(K, len(index)))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byname import ops
+from byname import groups, ops
 from byname.errors import EmbeddingsError, PromptError, UsageError
+from byname.groups import batch_rows, batch_take
 from byname.progress import tell
 from byname.stage import Answer, Array, Batch, ClassTexts, Member, State
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "batch_rows", "batch_take", "check_level"]
 
 _BATCH = frozenset(f.name for f in fields(Batch))
-_PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
 
 
 class Pipeline:
@@ -65,6 +65,7 @@ class Pipeline:
         self.decider: Member = recipe.create("decide")
         self._texts: ClassTexts | None = None
         self._told: dict[str, dict[str, Any]] = {}  # of members that learn from each batch anew
+        self._apart: dict[str, list[dict[str, Any]]] | None = None  # the same, group by group
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -105,6 +106,9 @@ class Pipeline:
         self.weight_ = getattr(self.weigh, "weight_", None)
         self.W_ = self.weigh.apply(batch, texts, State(weight=self.weight_))
         state, after = self._state(), self.members[1:]
+        if any(m.inductive and _learns(m) for m in after):
+            learning = [m.name for m in after if m.inductive and _learns(m)]
+            batch = groups.some(batch, texts.n_classes, learning)
         for i, member in enumerate(after):
             if not any(m.inductive and _learns(m) for m in after[i:]):
                 break  # nobody is left who would look at the scores of this batch
@@ -150,6 +154,10 @@ class Pipeline:
         for member in self.members:
             member.check_needs(batch, texts, frozenset({"X"}))
         stages = [m for m in (self.score, self.refine) if m is not None]
+        if len(stages) > sum(m.inductive for m in stages):
+            if groups.too_many(batch, texts.n_classes):
+                return self._grouped(batch)
+            batch = groups.in_memory(batch)
         streamed = list(takewhile(lambda m: m.inductive, stages))
         S: Any = None
         start = 0
@@ -167,6 +175,50 @@ class Pipeline:
         for member in stages[len(streamed) :]:
             tell(f"{member.stage}: {member.name}")
             S = self._apply(member, batch, self._state(S))
+        return S
+
+    def parts(
+        self, batch: Batch, *, block: int = 4096, level: int | str | None = None
+    ) -> Iterator[tuple[Any, Batch, Array]]:
+        """Places of images, the images, and their logits, a part of the batch at a time.
+
+        Blocks in order where every image is treated by itself, so that no array (N, K) is made;
+        else all images at once, or, where they are too many for that, the groups of
+        :mod:`byname.groups`: each is a batch of its own, and a warning says so.
+        """
+        K, n = self._fitted().n_classes, len(batch)
+        if self.inductive_at(level):
+            start = 0
+            for rows in batch_rows(batch, block):
+                if n > block:
+                    tell("images answered", start, n)
+                if len(rows):
+                    yield slice(start, start + len(rows)), rows, self.scores(rows)
+                start += len(rows)
+            return
+        if not groups.too_many(batch, K):
+            batch = groups.in_memory(batch)
+            yield slice(0, n), batch, self.scores(batch)
+            return
+        self._apart, done = {}, 0
+        try:
+            for place, group in groups.divided(batch, K):
+                tell("images answered, in groups", done, n)
+                yield place, group, self.scores(group)
+                done += len(place)
+            names = [m.name for m in self.members if not m.inductive] or [self.decider.name]
+            warnings.warn(groups.note(names, n, len(place)), stacklevel=2)
+            for member in (m for m in self.members if m.name in self._apart):
+                self._told[member.name] = told = groups.combined(self._apart[member.name])
+                _tell(member, told, stacklevel=3)
+        finally:
+            self._apart = None
+
+    def _grouped(self, batch: Batch) -> Array:
+        S: Any = None
+        for rows, _, part in self.parts(batch):
+            S = ops.full(part, (len(batch), part.shape[1]), 0.0) if S is None else S
+            S[ops.like(rows, S)] = part
         return S
 
     def decide(
@@ -262,8 +314,12 @@ class Pipeline:
         texts = self._fitted()
         if not member.inductive and len(batch):
             member = copy.copy(member).fit(batch, texts, state)
-            self._told[member.name] = told = member.report()
-            _tell(member, told, stacklevel=4)
+            told = member.report()
+            if self._apart is not None:
+                self._apart.setdefault(member.name, []).append(told)
+            else:
+                self._told[member.name] = told
+                _tell(member, told, stacklevel=4)
         elif not member.inductive and member.stage == "refine":
             return state.S  # no image, nothing to learn from
         return member.apply(batch, texts, state)
@@ -291,32 +347,6 @@ def _learns(member: Member) -> bool:
     return type(member).fit is not Member.fit
 
 
-def batch_rows(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch in blocks of images; one empty block where it is empty."""
-    given = {
-        f.name: value
-        for f in fields(batch)
-        if f.name not in _PER_BATCH and (value := getattr(batch, f.name)) is not None
-    }
-    for part in ops.blocks(len(batch), size) if len(batch) else [slice(0, 0)]:
-        cut: dict[str, Any] = {name: value[part] for name, value in given.items()}
-        if batch.class_probs is not None:
-            cut["class_probs"] = (batch.class_probs[0][part], batch.class_probs[1])
-        yield replace(batch, **cut)
-
-
-def batch_take(batch: Batch, rows: Any) -> Batch:
-    """Some images of the batch, by their places (n,)."""
-    cut: dict[str, Any] = {
-        f.name: ops.take_rows(value, rows)
-        for f in fields(batch)
-        if f.name not in _PER_BATCH and (value := getattr(batch, f.name)) is not None
-    }
-    if batch.class_probs is not None:
-        cut["class_probs"] = (ops.take_rows(batch.class_probs[0], rows), batch.class_probs[1])
-    return replace(batch, **cut)
-
-
 def _check_width(batch: Batch, texts: ClassTexts) -> None:
     wide, known = tuple(batch.X.shape), texts.vectors.shape[1]
     if len(wide) != 2 or wide[1] != known:
@@ -331,8 +361,8 @@ def _check_finite(batch: Batch) -> None:
     """Refuse NaN and infinities, which would spread from one image to all."""
     for name in ("X", "second", "views", "tokens", "captions", "log_var", "reference"):
         rows = getattr(batch, name)
-        if rows is None or not len(rows) or not hasattr(rows, "shape"):
-            continue
+        if rows is None or not len(rows) or not hasattr(rows, "shape") or ops.is_stored(rows):
+            continue  # what is on disk is looked at when it is read
         # A sum is finite only if all its terms are (or are far larger than any vector's).
         sums = ops.to_numpy(ops.as_float(rows).reshape(len(rows), -1).sum(axis=1))
         if len(bad := np.flatnonzero(~np.isfinite(sums))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from byname.errors import OutputError
+from byname.errors import BynameError, OutputError
 from byname.files import atomic_path, parse_json
 
 __all__ = [
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+ROW_GROUP = 65_536
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
@@ -113,25 +114,51 @@ def check_output(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         ) from None
 
 
-def write_rows(table: pa.Table, path: Path, run: Mapping[str, Any]) -> None:
-    """Write the rows by the file's ending, and ``<path>.run.json`` beside it; both whole or not."""
-    asked = f"write '{path}'"
+def write_rows(
+    rows: pa.Table | Iterable[pa.Table],
+    path: Path,
+    run: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+) -> None:
+    """Write the rows by the file's ending, and ``<path>.run.json`` beside it; both whole or not.
+
+    Tables are written as they come, so that none but the last is in memory. ``run`` may be a
+    function, which is called when all of them are written.
+    """
+    tables = [rows] if isinstance(rows, pa.Table) else rows
     try:
         with atomic_path(path) as temporary:
             if path.suffix.lower() == ".parquet":
-                pq.write_table(table, temporary)
+                _write_parquet(tables, temporary)
             elif path.suffix.lower() == ".jsonl":
                 with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                    for line in _json_lines(table):
-                        file.write(line + "\n")
+                    for table in tables:
+                        file.writelines(line + "\n" for line in _json_lines(table))
             else:
-                with temporary.open("wb") as stream:
-                    write_csv(table, stream)
-        write_record(path, run)
+                with temporary.open("wb") as stream, pa_csv.CSVWriter(stream, SCHEMA) as writer:
+                    for table in tables:
+                        writer.write_table(table)
+        write_record(path, run() if callable(run) else run)
+    except BynameError:
+        raise  # of whoever makes the tables
     except OSError as error:
         raise OutputError(
-            asked, error.strerror or str(error), "The computed vectors are kept in the cache."
+            f"write '{path}'",
+            error.strerror or str(error),
+            "The computed vectors are kept in the cache.",
         ) from None
+
+
+def _write_parquet(tables: Iterable[pa.Table], path: Path) -> None:
+    """Row groups of about ``ROW_GROUP`` rows, however small the tables are."""
+    held: list[pa.Table] = []
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for table in tables:
+            held.append(table)
+            if sum(map(len, held)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(held))
+                held = []
+        if held:
+            writer.write_table(pa.concat_tables(held))
 
 
 def write_record(path: Path, run: Mapping[str, Any]) -> None:

@@ -149,12 +149,12 @@ def test_a_failed_write_leaves_the_old_file(
     write_rows(table_of(ROWS[:3]), path, {"first": 1})
     before = path.read_bytes()
 
-    def full(table: pa.Table, *args: object, **kwargs: object) -> None:
+    def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(byname.rows, "write_csv", full)
+    monkeypatch.setattr(byname.rows.pa_csv, "CSVWriter", full)
     monkeypatch.setattr(byname.rows, "_json_lines", full)
-    monkeypatch.setattr(byname.rows.pq, "write_table", full)
+    monkeypatch.setattr(byname.rows.pq, "ParquetWriter", full)
     with pytest.raises(OutputError) as caught:
         write_rows(table_of(ROWS), path, {"second": 2})
     assert str(caught.value) == (

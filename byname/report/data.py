@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def make_report(
     >>> report["n_images"], list(report["classes"]), report["summary"]["accuracy"]
     (2, ['cat', 'dog'], None)
     """
-    found = diagnose(subject.texts, subject.batch, subject.pipeline, command=subject.command)
+    found = _diagnosed(subject)
     findings, numbers = study(subject, found, advance)
     known, reasons = _known(subject, found, labels, findings)
     true_ids = _true_ids(subject, labels)
@@ -108,6 +108,19 @@ def make_report(
         notes=[*found.notes, *_notes(subject)],
         provenance=dict(provenance or {}),
     )
+
+
+def _diagnosed(subject: Subject) -> Diagnosis:
+    """What is expected of all images; image by image only of those that are studied."""
+    studied = diagnose(subject.texts, subject.batch, subject.pipeline, command=subject.command)
+    if subject.whole is None:
+        return studied
+    found = diagnose(subject.texts, subject.whole, subject.pipeline, command=subject.command)
+    chances = studied.chances
+    if chances is not None:
+        share = subject.n_images / max(len(subject.batch), 1)
+        chances = replace(chances, weight=chances.weight * share)
+    return replace(found, chances=chances)
 
 
 def _true_ids(subject: Subject, labels: Labels | None) -> list[str | None] | None:
@@ -201,6 +214,12 @@ def _summary(known: _Known) -> Summary:
 def _notes(subject: Subject) -> list[str]:
     """What else a reader must know: what the numbers are about, and what was left out."""
     made, n, levels = [], subject.otherwise, int(np.max(subject.taxonomy.depths))
+    if subject.whole is not None:
+        made.append(
+            "checks of images, decisions, tree, heights and labels looked at "
+            f"{len(subject.keys):,} of {subject.n_images:,} images, drawn by their vectors alone; "
+            "the numbers of classes (images, share, expected accuracy, confusions) are about all"
+        )
     if n:
         made.append(
             f"the decide stage ({subject.pipeline.decider.name}) answers {n:,} of "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.classifier import Classifier
 from byname.gathered import Gathered
+from byname.groups import batch_take, sample, too_many
 from byname.images.sources import Source
 from byname.pipeline import Pipeline
 from byname.recipes import Recipe, get_recipe
@@ -51,6 +52,8 @@ class Subject:
         Side in pixels of the square that the encoder sees; None where it is not known.
     squeezed : bool
         Whether the encoder sees the whole picture, squeezed into that square, not its centre.
+    whole : Batch, optional
+        All images, of which these are a sample; None where these are all.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class Subject:
     command: str = "byname diagnose IMAGES --classes CLASSES"
     input_size: int | None = None
     squeezed: bool = False
+    whole: Batch | None = None
 
     @classmethod
     def of_task(
@@ -94,11 +98,19 @@ class Subject:
 
     @classmethod
     def of_classifier(
-        cls, model: Classifier, X: Any, *, command: str | None = None, source: Any = None
+        cls,
+        model: Classifier,
+        X: Any,
+        *,
+        command: str | None = None,
+        source: Any = None,
+        most: int | None = None,
     ) -> Subject:
         """What a classifier sees of images in any form.
 
         ``source`` is where their pixels are, if X holds their vectors already (``Gathered``).
+        Of vectors on disk, and of more images than are looked at together, at most ``most`` are
+        studied: a sample by their vectors alone. The pipeline is fitted on all of them.
         """
         source = X if source is None else source
         given: Gathered = model.gather(X)
@@ -110,18 +122,30 @@ class Subject:
         M = len(model._texts.vectors)
         refs = {ref.key: ref for ref in source.refs} if isinstance(source, Source) else None
         wanted = model.encoder_.info.preprocess
+        batch, keys, whole = given.batch, given.embeddings.keys, None
+        if most and (ops.is_stored(batch.X) or too_many(batch, model._texts.n_classes)):
+            rows = sample(batch, most)
+            if len(rows) < len(batch):
+                whole, keys = batch, [keys[i] for i in rows.tolist()]
+            batch = batch_take(batch, rows)
         return cls(
             texts=model._texts,
             sentences=tuple((known + [""] * M)[:M]),
-            batch=given.batch,
+            batch=batch,
             pipeline=model.pipeline_,
-            keys=tuple(given.embeddings.keys),
+            keys=tuple(keys),
             read=None if refs is None else lambda key: refs[key].read(),
             errors=dict(given.embeddings.errors),
             command=command or "byname diagnose IMAGES --classes CLASSES",
             input_size=None if wanted is None else wanted.size,
             squeezed=wanted is not None and wanted.mode == "squash",
+            whole=whole,
         )
+
+    @property
+    def n_images(self) -> int:
+        """How many images there are, studied or not."""
+        return len(self.batch if self.whole is None else self.whole)
 
     @property
     def taxonomy(self) -> Taxonomy:

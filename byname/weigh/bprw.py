@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +20,8 @@ __all__ = ["Bprw", "BprwParams"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 TILE = 4 << 20  # similarities at a time, and numbers of a block of classes
+STREAMED = 4096  # images at a time, of those on disk
+HELD = 64 << 20  # numbers of them that are held in memory
 LIMIT = 30.0  # log variances are cut to this size: no division by zero, no overflow
 
 
@@ -156,6 +158,7 @@ class Bprw(Member):
         if n:
             W = ops.unit(ops.segment_sum(texts.vectors, index, K, prior))
             near = _nearest(batch.X, W, n)
+            batch, near = _held(batch, near)
             noise = self._noise(n, batch)
             for classes, rows in _blocks(prior, index, K, self._cost(n, batch)):
                 F = self._densities(batch, texts, near[classes], rows, noise)
@@ -281,6 +284,8 @@ def _log_variance(log_var: Array, index: Ints) -> Floats:
 def _nearest(X: Array, W: Array, n: int) -> Ints:
     """The n rows (K, n) of X (N, D) most similar to each row of W (K, D), best first."""
     K, N = int(W.shape[0]), int(X.shape[0])
+    if ops.is_stored(X):
+        return _nearest_stored(X, ops.to_numpy(W), n)
     W = ops.cast(ops.as_float(W), ops.as_float(X[:0]))
     found = np.empty((K, n), np.intp)
     for part in ops.blocks(K, max(1, TILE // N)):
@@ -294,6 +299,31 @@ def _nearest(X: Array, W: Array, n: int) -> Ints:
         else:  # more images are tied with the last one than there is room for, or no number
             found[part] = ops.topk(S, n)[1]
     return found
+
+
+def _nearest_stored(X: Any, W: NDArray[Any], n: int) -> Ints:
+    """:func:`_nearest` in one pass over vectors on disk."""
+    index = np.zeros((len(W), 0), np.intp)
+    best = np.zeros((len(W), 0), np.float32)
+    for part in ops.blocks(len(X), max(n, min(STREAMED, TILE // len(W)))):
+        here = np.broadcast_to(np.arange(part.start, part.stop), (len(W), part.stop - part.start))
+        # Those before stand first, so that among equals the lower place stays.
+        best = np.concatenate([best, ops.matmul_t(W, X[part]).astype(np.float32)], axis=1)
+        index = np.concatenate([index, here], axis=1)
+        best, chosen = ops.topk(best, n)
+        index = np.take_along_axis(index, chosen, axis=1)
+    return index
+
+
+def _held(batch: Batch, near: Ints) -> tuple[Batch, Ints]:
+    """Of vectors on disk those that are near to a class, in memory, and their places there."""
+    if not ops.is_stored(batch.X):
+        return batch, near
+    rows, place = np.unique(near, return_inverse=True)
+    if rows.size * int(batch.X.shape[1]) > HELD:
+        return batch, near
+    log_var = None if batch.log_var is None else ops.take_rows(batch.log_var, rows)
+    return replace(batch, X=batch.X[rows], log_var=log_var), place.reshape(near.shape)
 
 
 def _blocks(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from byname import ops
 from byname.errors import NeedsError, RecipeError
-from byname.margins import cmm, pseudo_labels, worst_classes
+from byname.margins import cmm, cmm_each, pseudo_labels, worst_classes
 from byname.stage import Batch, ClassTexts, Member, StageName, State, register
 from byname.weigh.mean import class_weights
 
@@ -216,9 +216,8 @@ class Cpe(Member):
         hard = hard if len(hard) else predicted
         scored = predicted if self.params.temperature == "auto" else np.sort(hard)
         # Margins are about images of the scored classes only; the others need not be compared.
-        rows = np.flatnonzero(np.isin(y, scored))
-        seen, y = ops.take_rows(X, rows), y[rows]
-        margins = np.stack([cmm((seen, Z), y, self.params.variant)[0] for Z in grid.templates()])
+        y = np.where(np.isin(y, scored), y, -1)
+        margins = cmm_each(X, grid.templates(), y, self.params.variant)
         self.score_ = margins[:, scored].mean(axis=1)
         shared, own = self._logits(self.score_[:, None]), self._logits(margins[:, hard])
         self.prompt_weight_ = self._select(self.score_[:, None], shared)[:, 0]
