@@ -23,6 +23,7 @@ from byname.images.sources import Source
 from byname.inputs import open_images
 from byname.provenance import run_record
 from byname.rows import check_output, write_csv, write_rows
+from byname.runs.local import kept_until_written
 
 __all__ = ["classify", "described", "opened_for", "read_or_fail", "say_notes", "summarise"]
 __all__ += ["with_extras"]
@@ -78,7 +79,7 @@ def classify(
     """
     start, counter, tally = time.perf_counter(), Counter(), Tally()
     path = Path(output) if output not in (None, "-") else None
-    with collect_warnings() as warned:
+    with collect_warnings() as warned, kept_until_written():
         if path is not None:
             check_output(path)
         source = opened_for(images, image_column)

@@ -92,7 +92,7 @@ def some(batch: Batch, K: int, names: Sequence[str]) -> Batch:
     if not too_many(batch, K):
         return in_memory(batch)
     rows = sample(batch, min(GROUP, max(1, LIMIT // _bytes(batch, K))))
-    told = f"{', '.join(names)}: learned from {len(rows):,} of {len(batch):,} images (what it learns from images)"
+    told = f"{', '.join(names)}: learned what images tell from {len(rows):,} of {len(batch):,}"
     warnings.warn(told, stacklevel=4)
     return in_memory(batch_take(batch, rows))
 

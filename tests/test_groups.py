@@ -163,7 +163,7 @@ def test_members_that_learn_once_learn_from_a_sample(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(groups, "MOST", 100)
     monkeypatch.setattr(groups, "GROUP", 60)
     recipe = get_recipe("ensemble", refine="prior[guard=false]")
-    with pytest.warns(UserWarning, match="prior: learned from 60 of 240 images"):
+    with pytest.warns(UserWarning, match="prior: learned what images tell from 60 of 240"):
         found = Pipeline(recipe).fit(texts, Batch(X))
     some = Batch(X[sample(Batch(X), 60)])
     with warnings.catch_warnings():
