@@ -135,9 +135,8 @@ def too_large(folder: Path, name: str) -> None:
 
 
 def closed(folder: Path, name: str) -> None:
-    photos_in = folder / name
-    Image.new("RGB", (8, 8)).save(photos_in)
-    photos_in.chmod(0)
+    Image.new("RGB", (8, 8)).save(folder / name)
+    (folder / name).chmod(0)
 
 
 @dataclass
@@ -239,7 +238,8 @@ def main() -> None:
 
 def say_reasons(found: dict[str, str | None]) -> None:
     """How often each reason was given, with # for numbers and dots for bytes of the file."""
-    whys = [re.sub(r"(starts with|PNG file \(chunk) .*", r"\1 ...", w) for w in found.values() if w]
+    quoting = re.compile(r"(starts with|broken PNG file) .*")
+    whys = [quoting.sub(r"\1 ...", why) for why in found.values() if why is not None]
     alike = Counter(re.sub(r"\d+([.,]\d+)*", "#", why) for why in whys)
     print("| reason | files |\n|---|---|")
     for why, count in alike.most_common():

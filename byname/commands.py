@@ -37,6 +37,7 @@ from byname.inputs import as_embeddings, settled
 from byname.provenance import run_record
 from byname.recipes import list_recipes
 from byname.rows import check_output, write_record
+from byname.runs.local import kept_until_written
 from byname.sorter import sort_photos
 from byname.stage import members
 from byname.taxonomy_io import read_taxonomy, write_taxonomy
@@ -72,7 +73,7 @@ def embed(
 ) -> None:
     """``byname embed``."""
     start, counter = time.perf_counter(), Counter()
-    with collect_warnings() as warned:
+    with collect_warnings() as warned, kept_until_written():
         check_output(output, suffixes=(".parquet",))
         source = opened_for(images, image_column)
         if isinstance(source, Embeddings):

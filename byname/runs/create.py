@@ -23,6 +23,7 @@ from byname.runs.planfile import StoredRefs, ToldPlan, is_run, read_plan, write_
 __all__ = ["create_run", "how_to_load"]
 
 LOCK = "plan.lock"
+NEW = "Give a new or an empty folder."
 
 
 def create_run(
@@ -57,6 +58,8 @@ def create_run(
         For an encoder that takes no pixels.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"plan a run in '{folder}'", "it is a file", NEW)
     settings, preprocess = settings_of(encoder, shard_size, share=False)
     refs = ordered(source)
     with disk_errors(folder):
@@ -141,7 +144,7 @@ def _clear(folder: Path) -> None:
         raise RunError(
             f"plan a run in '{folder}'",
             f"there are other files in it ({some(others, 3)})",
-            "Give a new or an empty folder.",
+            NEW,
         )
     for name in ours:
         if name != LOCK:

@@ -80,11 +80,15 @@ class Hired:
         self._killed_for = self._killed_for or why
         self._process.kill()
 
-    def close(self) -> None:
-        """Have it end, and wait for that."""
+    def dismiss(self) -> None:
+        """Have it end, whatever it is at."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """Have it end, and wait for that."""
+        self.dismiss()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

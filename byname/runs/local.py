@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from byname.runs.reuse import ReuseIndex
 from byname.runs.shard import Progress, process_shard
 from byname.runs.stop import finishing
 
-__all__ = ["embed_source", "merge"]
+__all__ = ["embed_source", "kept_until_written", "merge"]
+
+_kept: ContextVar[dict[Path, FileLock] | None] = ContextVar("_kept", default=None)
 
 
 def embed_source(
@@ -110,10 +113,46 @@ def _until_done(plan: Plan) -> Iterator[None]:
     if plan.settings.shared:
         yield
         return
+    kept = _kept.get()
+    if kept is not None and plan.folder in kept:
+        yield
+        return
     with FileLock(plan.folder.with_suffix(".lock")) as lock:
         yield
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
+        if kept is None:
+            _delete(plan.folder, lock)
+        else:
+            lock.acquire()  # once more: it stays locked until it is deleted
+            kept[plan.folder] = lock
+
+
+@contextmanager
+def kept_until_written() -> Iterator[None]:
+    """Inside, the folders of unshared runs stay until the end of the block.
+
+    By then a command has written what it made the vectors for. Where the block ends with an error,
+    or the process is killed in it, they stay for the next try.
+
+    Examples
+    --------
+    >>> with kept_until_written():
+    ...     pass  # embed without the cache, and write the output
+    """
+    kept: dict[Path, FileLock] = {}
+    token = _kept.set(kept)
+    try:
+        yield
+        for folder, lock in kept.items():
+            _delete(folder, lock)
+    finally:
+        _kept.reset(token)
+        for lock in kept.values():
+            lock.release()
+
+
+def _delete(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def merge(plan: Plan, tables: Iterable[pa.Table]) -> Embeddings:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, overload
@@ -177,13 +177,21 @@ class StoredRefs(Sequence[ImageRef]):
     Raises
     ------
     RunError
-        When they are read, where the file is gone or damaged.
+        Here and when they are read, where the file is gone or damaged, or has another number of
+        images than the plan says.
     """
 
     def __init__(self, folder: Path, count: int, shard_size: int, inputs: str) -> None:
         self._path, self._count, self._size = folder / INPUTS, count, shard_size
-        self._inputs = inputs.encode()
         self._kept: OrderedDict[int, tuple[ImageRef, ...]] = OrderedDict()
+        with self._understood(), pq.ParquetFile(self._path) as file:
+            # Kept: it grows with the plan, and would else be read again for each shard.
+            self._footer = file.metadata
+            if (file.schema_arrow.metadata or {}).get(_HASH) != inputs.encode(errors="replace"):
+                raise ValueError("it lists the images of another plan")
+            found, groups = self._footer.num_rows, self._footer.num_row_groups
+            if (found, groups) != (count, -(-count // shard_size)):
+                raise ValueError(f"it lists {found:,} images in {groups:,} shards, not {count:,}")
 
     def __len__(self) -> int:
         return self._count
@@ -220,11 +228,13 @@ class StoredRefs(Sequence[ImageRef]):
 
     def _read(self, index: int) -> tuple[ImageRef, ...]:
         expected = min(self._size, self._count - index * self._size)
-        try:
-            with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
-                if (file.schema_arrow.metadata or {}).get(_HASH) != self._inputs:
-                    raise ValueError("it lists the images of another plan")
-                table = file.read_row_group(index).cast(_SCHEMA)
+        with (
+            self._understood(),
+            pq.ParquetFile(
+                self._path, metadata=self._footer, page_checksum_verification=True
+            ) as file,
+        ):
+            table = file.read_row_group(index).cast(_SCHEMA)
             table.validate(full=True)
             if len(table) != expected or any(column.null_count for column in table.columns):
                 raise ValueError(f"shard {index} has not its {expected} rows")
@@ -233,6 +243,12 @@ class StoredRefs(Sequence[ImageRef]):
                 ImageRef(key, os.fsdecode(path), *rest)
                 for key, path, *rest in zip(*columns, strict=True)
             )
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What is wrong with the file, as one error."""
+        try:
+            yield
         except (OSError, ValueError, pa.ArrowException) as error:
             seen = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise RunError(

@@ -101,7 +101,7 @@ def test_images_spoilt_amid_a_run_are_rows_with_errors(
     # of these the vectors are there already
     (images / "0000.jpg").unlink()
     (images / "0033.jpg").unlink()
-    runs.go_on(run)
+    runs.go_on_here(run)
     found = Embeddings.load(runs.merge(run))
     check_others(found, wanted, spoilt)
     assert all(why.strip() and "\n" not in why for why in found.errors.values())
@@ -110,7 +110,7 @@ def test_images_spoilt_amid_a_run_are_rows_with_errors(
 def test_all_images_gone_amid_a_run(runs: Runs, images: Path, wanted: Embeddings) -> None:
     run = half(runs, images)
     shutil.rmtree(images)
-    runs.go_on(run)
+    runs.go_on_here(run)
     table = pq.read_table(runs.merge(run))
     errors = [why for why in table["error"].to_pylist() if why is not None]
     assert len(table) == N
@@ -138,7 +138,7 @@ def test_images_that_change_amid_a_run(runs: Runs, images: Path, wanted: Embeddi
     run = half(runs, images)
     shutil.copy(images / "0001.jpg", images / "0080.jpg")
     shutil.copy(images / "0001.jpg", images / "0000.jpg")  # done already
-    runs.go_on(run)
+    runs.go_on_here(run)
     found = Embeddings.load(runs.merge(run))
     assert found.keys == wanted.keys
     changed = [i for i in range(N) if (found.vectors[i] != wanted.vectors[i]).any()]
@@ -195,7 +195,7 @@ def test_clocks_that_go_backwards(
     for path in run.iterdir():
         os.utime(path, (5e9, 5e9))
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    runs.go_on(run)
+    runs.go_on_here(run)
     check_others(Embeddings.load(runs.merge(run)), wanted, set())
     assert runs.go_on(run) == 0
 
