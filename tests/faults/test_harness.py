@@ -56,7 +56,9 @@ def test_descendants_are_found_and_others_are_not() -> None:
     )
     assert child.stdout is not None
     grandchild = int(child.stdout.readline())
-    found = dict(descendants(os.getpid()))
+    ends = time.monotonic() + 10  # a process that has just been started has no name for a moment
+    while not (found := dict(descendants(os.getpid()))).get(grandchild) and time.monotonic() < ends:
+        time.sleep(0.01)
     assert {child.pid, grandchild} <= set(found)
     assert found[grandchild] == "sleep 31"
     assert set(dict(descendants(child.pid))) == {grandchild}
