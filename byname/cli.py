@@ -343,9 +343,12 @@ def main() -> None:
 
 
 def _stopped() -> int:
-    from byname.console import farewell, say
+    try:
+        from byname.console import farewell, say
 
-    say(farewell(["byname", *sys.argv[1:]]))
+        say(farewell(["byname", *sys.argv[1:]]))
+    except Exception:  # noqa: BLE001 - a library that was interrupted while it was loaded
+        os.write(2, b"stopped before the end, nothing is half-written\n")
     return 128 + _signals[0][0] if _signals else INTERRUPTED
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from byname.console import Counter, collect_warnings, keep, progress_bar, say, w
 from byname.console import table as print_table
 from byname.embeddings import Embeddings
 from byname.encoders import load_encoder
+from byname.encoders.presets import DEFAULT
 from byname.errors import UsageError, some
 from byname.images.places import shown
 from byname.inputs import open_images, settled
@@ -84,7 +87,7 @@ def plan(
             f"images in {made.n_shards:,} shards of {size:,}, encoder {made.settings.encoder} "
             f"-> {folder}"
         )
-        say(f"next: byname run {folder}")
+        say(f"next: byname run {shlex.quote(shown(str(folder)))}")
 
 
 def run(folder: Path, how: How, among: Sequence[int] | None = None) -> None:
@@ -100,13 +103,13 @@ def run(folder: Path, how: How, among: Sequence[int] | None = None) -> None:
         todo = unfinished(opened, among, retry_errors=how.retry_errors)
     if todo.damaged and not how.quiet:
         some_of = some([str(i) for i in todo.damaged])
-        say(f"warning: {len(todo.damaged):,} parts are damaged and made again ({some_of})")
-    if todo.done:
-        keep("finished images are kept")
+        are = "part is" if len(todo.damaged) == 1 else "parts are"
+        say(f"warning: {len(todo.damaged):,} {are} damaged and made again ({some_of})")
+    keep("finished images are kept")
     with (
         collect_warnings(),
-        finishing(_told) as stop,
         progress_bar(counter, _images(opened, among), how.quiet) as advance,
+        finishing() as stop,
     ):
         counts = _Counts(todo)
 
@@ -137,10 +140,6 @@ def _engine(how: How) -> Callable[..., None]:
     return run_ray
 
 
-def _told() -> None:
-    say("stopping as soon as the batches in hand are finished; once more ends it at once")
-
-
 def _job(opened: Plan, how: How) -> Job:
     readers = how.readers or max(1, processors() // how.workers)
     return Job(
@@ -168,8 +167,7 @@ class _Counts:
 def _images(opened: Plan, among: Sequence[int] | None) -> int:
     if among is None:
         return len(opened.refs)
-    size = opened.settings.shard_size
-    return sum(min(size, len(opened.refs) - i * size) for i in set(among))
+    return sum(opened.images_of(index) for index in set(among))
 
 
 def _refuse_unknown(opened: Plan, among: Sequence[int] | None) -> None:
@@ -196,7 +194,11 @@ def _summarise(
         parts.append(f"{errors:,} could not be read ('byname status' says why)")
     say(", ".join(parts) + f" -> {folder}")
     if whole:
-        say(f"next: byname classify {folder} -c CLASSES, or byname merge {folder} -o X.parquet")
+        named, encoder = shlex.quote(shown(str(folder))), (opened.how or {}).get("encoder")
+        if encoder is not None and encoder != (os.environ.get("BYNAME_ENCODER") or DEFAULT):
+            named += f" --encoder {shlex.quote(encoder)}"
+        merging = f"byname merge {shlex.quote(shown(str(folder)))} -o X.parquet"
+        say(f"next: byname classify {named} -c CLASSES, or {merging}")
 
 
 def shards_of(texts: Sequence[str], of: int | None, count: int) -> list[int]:
@@ -214,6 +216,9 @@ def shards_of(texts: Sequence[str], of: int | None, count: int) -> list[int]:
             do = "Give a number, or a range such as 0-99; shards are counted from 0."
             raise UsageError(f"make the shard '{text}'", "it is no number and no range", do)
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            do = f"Give {last}-{first}."
+            raise UsageError(f"make the shards '{text}'", "the range ends before it begins", do)
         if last - first >= 10_000_000:
             raise UsageError(f"make the shards '{text}'", "these are too many", "Use 'byname run'.")
         found += range(first, last + 1)
@@ -249,7 +254,7 @@ def _lines(found: Status) -> list[tuple[str, str]]:
         ("damaged", f"{len(found.damaged):,}" + _named(found.damaged)),
         ("images", f"{found.done:,} of {found.images:,} done"),
         ("errors", f"{found.errors:,}"),
-        *((f"  {n:,} times", reason) for reason, n in found.reasons.items()),
+        *((f"  {n:,} time{'s' * (n > 1)}", reason) for reason, n in found.reasons.items()),
     ]
     if found.images_per_second is not None:
         lines.append(("pace while at work", pace(found.images_per_second)))

@@ -18,6 +18,7 @@ from rich.table import Table
 from byname.bars import Display, Row
 from byname.progress import listening
 from byname.runs.shard import Progress as ProgressCallback
+from byname.runs.stop import telling
 
 __all__ = [
     "Counter",
@@ -129,11 +130,12 @@ def progress_bar(
 ) -> Iterator[ProgressCallback]:
     """A bar for images: count, rate of those that are encoded, and remaining time.
 
-    Without ``cache`` the vectors are kept only until all are there.
+    Without ``cache`` the vectors are kept only until all are there. Who asks it to stop is told
+    that the batch in hand comes first.
     """
     start = time.perf_counter()
     row = Row("images", total)
-    with _listened(row, quiet) as draw:
+    with _listened(row, quiet) as draw, telling(_stopping):
 
         def advance(done: int, encoded: bool) -> None:
             if encoded:
@@ -149,6 +151,10 @@ def progress_bar(
             counter.seconds += time.perf_counter() - start
         if not cache:
             keep(None)
+
+
+def _stopping() -> None:
+    say("stopping as soon as the batches in hand are finished; once more ends it at once")
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def test_damaged_parts_are_made_again(run: Run, base: Path) -> None:
     whole = part.read_bytes()
     part.write_bytes(whole[:100])
     assert run("merge", "r", "-o", "m.parquet").code == 2
-    assert "1 parts are damaged and made again (2)" in run("run", "r").err
+    assert "1 part is damaged and made again (2)" in run("run", "r").err
     assert part.read_bytes() == whole
 
 
@@ -125,6 +125,7 @@ def test_damaged_parts_are_made_again(run: Run, base: Path) -> None:
         (("run", "r", "--engine", "spark"), "'spark' is not one of local, ray"),
         (("run-shard", "r", "5"), "its shards are 0 to 4. Slurm: --array=0-4"),
         (("run-shard", "r", "x"), "it is no number and no range"),
+        (("run-shard", "r", "4-2"), "the range ends before it begins. Give 2-4."),
         (("run-shard", "r", "7", "--of", "7"), "tasks are counted from 0 to 6"),
         (("status", "none"), "there is no plan.json in it"),
         (("merge", "r", "-o", "m.csv"), "its ending is '.csv'"),

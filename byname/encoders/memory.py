@@ -38,6 +38,8 @@ def out_of_memory(error: BaseException) -> bool:
             return False
         if isinstance(link, MemoryError | EncoderMemoryError) or _SAID.search(str(link)):
             return True
+        if type(link).__name__ == "OutOfMemoryError":  # torch's, which may say nothing
+            return True
         link = link.__cause__ or link.__context__
     return False
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -159,8 +160,7 @@ class TorchEncoder(Encoder):
         pixels = as_pixels(pixels, self.info.preprocess.size, self.info.id)
         if not len(pixels):
             return np.zeros((0, self.info.dim), np.float32)
-        found = within_memory(asked, lambda: self._run_images(pixels), self._free)
-        return self._unit(found, asked)
+        return self._unit(within_memory(asked, lambda: self._run_images(pixels), self._free), asked)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """M texts to (M, D) unit rows; each distinct text is run once."""
@@ -170,11 +170,12 @@ class TorchEncoder(Encoder):
             return np.zeros((0, self.info.dim), np.float32)
         rows = self.tokenize(list(unique))
         lengths = [max(len(row), 1) if self.causal else self.context or 1 for row in rows]
-        vectors = np.zeros((len(rows), self.info.dim))
+        vectors, asked = np.zeros((len(rows), self.info.dim)), f"encode texts with '{self.info.id}'"
         batch = TEXT_BATCH * (1 if self.device.type == "cpu" else 8)
         for group in groups_of_equal_length(lengths, batch):
-            vectors[group] = self._run_rows([rows[i] for i in group], lengths[group[0]])
-        unit = self._unit(vectors, f"encode texts with '{self.info.id}'", list(unique))
+            run = partial(self._run_rows, [rows[i] for i in group], lengths[group[0]])
+            vectors[group] = within_memory(asked, run, self._free)
+        unit = self._unit(vectors, asked, list(unique))
         return unit[[unique[text] for text in listed]]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:

@@ -24,7 +24,8 @@ from byname.images.urls import is_url
 __all__ = ["MOST_BYTES", "read_cell"]
 
 WINDOW = 16
-"""Rows that are read together."""
+"""Rows that are read together, or fewer where they are large."""
+WINDOW_BYTES = 32 * 2**20
 MOST_BYTES = 128 * 2**20
 """Bytes of images that are kept for other threads, in all."""
 MOST_FILES = 8
@@ -79,14 +80,16 @@ class _Table:
         # The stream must not be closed while rows may be asked for; it goes with this object.
         block = REMOTE_BUFFER if is_url(ref.path) else BUFFER
         self._stream, size, mtime_ns = open_place(ref.path, block=block)
-        if _changed(ref, size, mtime_ns):
+        if ref.changed(size, mtime_ns):
             raise ImageError(_ASKED, "its Parquet file has changed since it was listed")
         self._file = pq.ParquetFile(
             self._stream, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True
         )
         counts = self._file.metadata
-        rows = (counts.row_group(i).num_rows for i in range(counts.num_row_groups))
-        self.starts = [0, *accumulate(rows)]
+        groups = [counts.row_group(i) for i in range(counts.num_row_groups)]
+        self.starts = [0, *accumulate(group.num_rows for group in groups)]
+        weight = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
+        self._most = max(1, min(WINDOW, WINDOW_BYTES // max(weight, 1)))
         self._batches: Iterator[Any] = iter(())
         self._group, self._column, self._next = -1, "", 0
         self._broken: dict[tuple[int, str], tuple[int, str, float]] = {}
@@ -96,8 +99,8 @@ class _Table:
         if not 0 <= row < self.starts[-1]:
             raise ImageError(_ASKED, f"its Parquet file has no row {row:,}")
         group = bisect_right(self.starts, row) - 1
-        first = row - (row - self.starts[group]) % WINDOW
-        return first, min(first + WINDOW, self.starts[group + 1])
+        first = row - (row - self.starts[group]) % self._most
+        return first, min(first + self._most, self.starts[group + 1])
 
     def windows(self, row: int, column: str) -> Iterator[tuple[int, list[bytes | None]]]:
         """Windows from the present place, or the begin of the row group, up to that row."""
@@ -107,12 +110,16 @@ class _Table:
             raise ImageError(_ASKED, wrong[1])
         first, _ = self.window(row)
         if (self._group, self._column) != (group, column) or self._next > first:
-            self._batches = self._file.iter_batches(WINDOW, row_groups=[group], columns=[column])
+            wanted = {"row_groups": [group], "columns": [column]}
+            self._batches = self._file.iter_batches(self._most, **wanted)
             self._group, self._column, self._next = group, column, self.starts[group]
         while self._next <= row:
             start, (_, end) = self._next, self.window(self._next)
             try:
                 cells = self._take(column, end - start)
+            except MemoryError:  # which says nothing of the file
+                self._group = -1
+                raise
             except damage() as error:
                 self._group = -1
                 until, why = math.inf, f"its row group is damaged ({reason(error)})"
@@ -156,7 +163,7 @@ class _Shared:
         """The bytes in a row; None for an empty one."""
         if not is_url(ref.path):
             here = os.stat(ref.path)
-            if _changed(ref, here.st_size, here.st_mtime_ns):
+            if ref.changed(here.st_size, here.st_mtime_ns):
                 raise ImageError(_ASKED, "its Parquet file has changed since it was listed")
         table = self._table(ref)
         first, _ = table.window(ref.offset)
@@ -217,11 +224,7 @@ class _Shared:
 
 
 def _weight(cells: list[bytes | None]) -> int:
-    return sum(len(cell) for cell in cells if cell is not None)
-
-
-def _changed(ref: ImageRef, size: int, mtime_ns: int) -> bool:
-    return bool(ref.size or ref.mtime_ns) and (ref.size, ref.mtime_ns) != (size, mtime_ns)
+    return sum(len(cell) for cell in cells if isinstance(cell, bytes))
 
 
 def _reset() -> None:

@@ -17,9 +17,11 @@ Rules, fixed so that one file always gives the same pixels:
 from __future__ import annotations
 
 import io
+import math
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +31,7 @@ from PIL import Image
 
 from byname.errors import ImageError, UsageError
 
-__all__ = ["MAX_PIXELS", "array_to_image", "decode", "one_line", "to_rgb"]
+__all__ = ["MAX_PIXELS", "array_to_image", "decode", "one_line", "to_rgb", "turn_since"]
 
 MAX_PIXELS = 250_000_000
 """Largest width x height that is decoded (1 GB as Pillow holds it): a 200-megapixel phone passes.
@@ -46,7 +48,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 """Pillow's names of the formats tried. HEIF is there only where pillow-heif has registered it."""
 
 _ASKED = "decode the image"
-_one_large = threading.Lock()
 _STRIP = 2**20  # pixels that are in float64 at once
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -67,6 +68,47 @@ _STARTS = (
     (b"PK\x03\x04", "a ZIP archive, not an image"),
     (b"\x1f\x8b", "a gzip file, not an image"),
 )
+
+
+class _Turn:
+    """A lock that tells who has it and who waits for it, by the idents of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.holder: int | None = None
+        self.waiting: set[int] = set()
+        self.since: dict[int, float] = {}
+        """When each thread had its turn last; Python uses idents again, so these are few."""
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        self.waiting.add(me)
+        try:
+            self._lock.acquire()
+        finally:
+            self.waiting.discard(me)
+        self.holder, self.since[me] = me, time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.holder = None
+        self._lock.release()
+
+
+_one_large = _Turn()
+
+
+def turn_since(thread: int, others: Collection[int]) -> float:
+    """When a thread had its turn to decode a large image: now, if it waits for one of the others.
+
+    Examples
+    --------
+    >>> turn_since(-1, ())
+    -inf
+    """
+    holder = _one_large.holder
+    if thread in _one_large.waiting and (holder is None or holder in others):
+        return time.monotonic()
+    return _one_large.since.get(thread, -math.inf)
 
 
 def decode(

@@ -98,12 +98,16 @@ def _parquet(path: str, column: str | None, asked: str) -> list[str]:
             name = column or ""
             if not _inner(file.schema_arrow, name):
                 name = _column(names, column, asked)
+            if (count := names.count(name)) > 1:
+                seen = f"{count} of its columns are called '{name}'"
+                raise SourceError(asked, seen, "Give each a name of its own.")
             values = file.read(columns=[name]).column(0)
             if name not in names:
                 values = pc.struct_field(values, [name.rpartition(".")[2]])
             if pa.types.is_dictionary(values.type):
                 values = values.cast(values.type.value_type)
-            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            if not any(test(values.type) for test in texts):
                 raise SourceError(
                     asked,
                     f"column '{name}' holds {values.type}, not text",

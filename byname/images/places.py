@@ -99,7 +99,14 @@ def shown(path: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read, in one line."""
+    """Why a file could not be read, in one line without control characters.
+
+    Examples
+    --------
+    >>> reason(ValueError("no column" + chr(10) + chr(27) + "[31m"))
+    'no column [31m'
+    """
     if isinstance(error, BynameError):
         return error.seen
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

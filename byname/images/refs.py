@@ -68,13 +68,15 @@ class ImageRef:
     mtime_ns: int = 0
     inside: str = ""
 
-    def read(self, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    def read(self, *, limit: int = MAX_FILE_BYTES, seconds: float = 300.0) -> bytes:
         """Read the bytes of the image. Never blocks on a pipe or a device.
 
         Parameters
         ----------
         limit : int
             Most bytes that are read.
+        seconds : float
+            How long a web server may take to send them. Files of this machine take what they take.
 
         Raises
         ------
@@ -98,15 +100,16 @@ class ImageRef:
             if is_url(self.path):
                 from byname.images.remote import read_url
 
-                return read_url(self.path, start=self.offset, length=self.length, limit=limit)
+                place = {"start": self.offset, "length": self.length}
+                return read_url(self.path, **place, limit=limit, seconds=seconds)
         try:
             if not stat.S_ISREG(mode := os.stat(self.path).st_mode):
                 raise ImageError(_ASKED, f"not a regular file but a {kind_of(mode)}")
             # Should a pipe take its place in between, O_NONBLOCK keeps the open from hanging.
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
             with open(os.open(self.path, flags), "rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                wanted = size if self.offset < 0 else self.length
+                here = os.fstat(stream.fileno())
+                wanted = here.st_size if self.offset < 0 else self.length
                 if wanted > limit:
                     seen = f"the file has {wanted:,} bytes, more than the limit of {limit:,}"
                     raise ImageError(_ASKED, seen)
@@ -119,7 +122,20 @@ class ImageRef:
         if self.offset >= 0 and len(data) < self.length:
             seen = f"its tar is truncated: {len(data):,} of its {self.length:,} bytes are there"
             raise ImageError(_ASKED, seen)
+        if self.offset >= 0 and self.changed(here.st_size, here.st_mtime_ns):
+            raise ImageError(_ASKED, "its tar has changed since it was listed")
         return data
+
+    def changed(self, size: int, mtime_ns: int) -> bool:
+        """Whether the file is another than was listed; no, where nothing was known of it.
+
+        Examples
+        --------
+        >>> ImageRef("a", "t.tar", 0, 9, 512, 1).changed(512, 2)
+        True
+        """
+        listed = (self.size, self.mtime_ns)
+        return listed != (0, 0) and listed != (size, mtime_ns)
 
 
 def make_ref(key: str, path: str, entry: os.DirEntry[str] | None = None) -> ImageRef:

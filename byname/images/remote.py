@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import import_module
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,7 +21,7 @@ from byname.errors import ImageError, SourceError
 from byname.images.places import UnreachableError
 from byname.images.urls import GIVEN, LISTED, REFUSED, public_url, scheme_of
 
-__all__ = ["RangeFile", "file_system", "open_url", "place_of", "read_url", "words"]
+__all__ = ["RangeFile", "file_system", "info_of", "open_url", "place_of", "read_url", "words"]
 
 ATTEMPTS = 3
 """How often a request is made that fails for a reason that may pass."""
@@ -30,7 +31,7 @@ CONNECT_SECONDS = 20.0
 SILENT_SECONDS = 30.0
 """How long a web server may say nothing."""
 REQUEST_SECONDS = 300.0
-"""How long one answer of a web server may take."""
+"""How long the answer of a web server may take, with all attempts."""
 BLOCK = 2**16
 """Bytes that are read at once from a file of which only parts are needed."""
 
@@ -75,7 +76,14 @@ def file_system(url: str) -> Any:
         raise SourceError(asked, words(error), "Check the URL and the credentials.") from None
 
 
-def read_url(url: str, *, start: int = 0, length: int = -1, limit: int) -> bytes:
+def read_url(
+    url: str,
+    *,
+    start: int = 0,
+    length: int = -1,
+    limit: int,
+    seconds: float = REQUEST_SECONDS,
+) -> bytes:
     """Read a file behind a URL, or a part of it.
 
     Parameters
@@ -85,6 +93,8 @@ def read_url(url: str, *, start: int = 0, length: int = -1, limit: int) -> bytes
         The part; by default the whole file.
     limit : int
         Most bytes that are taken, whatever size the server says.
+    seconds : float
+        How long a web server may take, with all attempts.
 
     Raises
     ------
@@ -102,7 +112,7 @@ def read_url(url: str, *, start: int = 0, length: int = -1, limit: int) -> bytes
     except SourceError as error:
         raise ImageError(_ASKED, f"{error.seen}. {error.do}".rstrip(".")) from None
     try:
-        data = _again(lambda: _fetch(fs, url, start, length, limit))
+        data = _again(partial(_fetch, fs, url, start, length, limit), seconds)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - each backend raises its own
@@ -151,7 +161,7 @@ class RangeFile(io.RawIOBase):
         if wanted <= 0:
             return 0
         try:
-            data = _again(lambda: _fetch(self._fs, self._url, self._at, wanted, wanted))
+            data = _again(partial(_fetch, self._fs, self._url, self._at, wanted, wanted))
         except Exception as error:  # noqa: BLE001 - each backend raises its own
             raise UnreachableError(errno.EIO, words(error)) from None
         buffer[: len(data)] = data
@@ -172,7 +182,7 @@ def open_url(url: str, block: int = BLOCK) -> tuple[BinaryIO, int, int]:
         Where it is not there, or its size is not told; the text holds no secret.
     """
     try:
-        size, mtime_ns = place_of(_again(lambda: file_system(url).info(url)))
+        size, mtime_ns = place_of(_again(partial(info_of, file_system(url), url)))
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - each backend raises its own
@@ -182,10 +192,16 @@ def open_url(url: str, block: int = BLOCK) -> tuple[BinaryIO, int, int]:
     return io.BufferedReader(RangeFile(url, size), block), size, mtime_ns
 
 
+def info_of(fs: Any, url: str, seconds: float = REQUEST_SECONDS) -> dict[str, Any]:
+    """What is known of a file behind a URL, as fsspec tells it."""
+    bound = {"timeout": seconds} if getattr(fs, "async_impl", False) else {}
+    return dict(fs.info(url, **bound))
+
+
 def place_of(info: dict[str, Any]) -> tuple[int, int]:
     """Size (-1 where it is not known) and time of change in nanoseconds out of fsspec's entry."""
     size = info.get("size")
-    size = size if isinstance(size, int) and size >= 0 else -1
+    size = size if type(size) is int and 0 <= size < 2**63 else -1
     for name in ("LastModified", "last_modified", "mtime", "updated", "Last-Modified", "created"):
         if changed := _nanoseconds(info.get(name)):
             return size, changed
@@ -242,16 +258,21 @@ def _status(error: BaseException) -> int:
     return 0
 
 
-def _again(ask: Callable[[], _T]) -> _T:
-    """The answer, asked for again where the reason of a failure may pass."""
+def _again(ask: Callable[[float], _T], seconds: float = REQUEST_SECONDS) -> _T:
+    """The answer, asked for again where the reason of a failure may pass.
+
+    ``ask`` is told how many seconds are left.
+    """
+    until = time.monotonic() + seconds
     for attempt in range(ATTEMPTS - 1):
+        pause = BACK_OFF * 4**attempt
         try:
-            return ask()
+            return ask(until - time.monotonic())
         except Exception as error:
-            if not _may_pass(error):
+            if not _may_pass(error) or time.monotonic() + pause >= until:
                 raise
-        time.sleep(BACK_OFF * 4**attempt)
-    return ask()
+        time.sleep(pause)
+    return ask(until - time.monotonic())
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -275,26 +296,26 @@ def _may_pass(error: BaseException) -> bool:
     )
 
 
-def _fetch(fs: Any, url: str, start: int, length: int, limit: int) -> bytes:
+def _fetch(fs: Any, url: str, start: int, length: int, limit: int, seconds: float) -> bytes:
     """One request for a whole file (at most ``limit`` + 1 bytes) or a part of it."""
     if length == 0:
         return b""
     if scheme_of(url) in ("http", "https"):
-        return _fetch_http(fs, url, start, length, limit)
+        return _fetch_http(fs, url, start, length, limit, seconds)
     if length > 0:
         return bytes(fs.cat_file(url, start=start, end=start + length)[:length])
     with fs.open(url, "rb") as stream:
         return bytes(stream.read(limit + 1))
 
 
-def _fetch_http(fs: Any, url: str, start: int, length: int, limit: int) -> bytes:
+def _fetch_http(fs: Any, url: str, start: int, length: int, limit: int, seconds: float) -> bytes:
     """The same from a web server, whose word on sizes is not taken."""
     aiohttp = import_module("aiohttp")
     headers = dict(fs.kwargs.get("headers", {})) | {"Accept-Encoding": "identity"}
     if length > 0:
         headers["Range"] = f"bytes={start}-{start + length - 1}"
     timeout = aiohttp.ClientTimeout(
-        total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS
+        total=max(seconds, 0.01), sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS
     )
     most = limit + 1 if length < 0 else length
     data = bytearray()
@@ -314,9 +335,9 @@ def _nanoseconds(told: Any) -> int:
     if isinstance(told, str):
         try:
             told = parsedate_to_datetime(told) if "," in told else datetime.fromisoformat(told)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, IndexError):
             return 0
     if isinstance(told, datetime):
         told = told if told.tzinfo else told.replace(tzinfo=UTC)
-        return int(told.timestamp() * 1e6) * 1000
+        told = told.timestamp()
     return int(told * 1e6) * 1000 if isinstance(told, int | float) and 0 < told < 1e11 else 0

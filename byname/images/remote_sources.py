@@ -14,7 +14,7 @@ from byname.images.refs import IMAGE_EXTENSIONS, ImageRef, key_of
 from byname.images.sources import from_entries
 from byname.images.tables import holds_images
 from byname.images.tars import COMPRESSED_TARS
-from byname.images.urls import host_end, public_url, scheme_of
+from byname.images.urls import host_end, lower_scheme, public_url, scheme_of
 from byname.images.walk import Walk, extension, hidden
 
 __all__ = ["open_remote"]
@@ -38,7 +38,7 @@ def open_remote(url: str, image_column: str | None = None) -> Source:
     SourceError
         Where there is nothing to list, or it cannot be reached.
     """
-    asked = f"list the images in '{shown(url)}'"
+    asked, url = f"list the images in '{shown(url)}'", lower_scheme(url)
     plain = public_url(url)
     suffix, start = extension(plain), host_end(plain)
     if "::" in url[host_end(url) :] or "::" in url.partition("://")[0]:
@@ -138,10 +138,10 @@ def _list(
 
 def _one(url: str, plain: str, asked: str) -> ImageRef:
     """The reference to one image, which must be there."""
-    from byname.images.remote import file_system, place_of, words
+    from byname.images.remote import file_system, info_of, place_of, words
 
     try:
-        size, mtime_ns = place_of(file_system(url).info(url))
+        size, mtime_ns = place_of(info_of(file_system(url), url))
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - each backend raises its own

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -152,14 +153,18 @@ def bytes_column(schema: Any, column: str | None = None) -> str:
     'image.bytes'
     """
     found: dict[str, str] = {}
+    called = Counter(schema.names)
     for field in schema:
         if _is_bytes(field.type):
             found[field.name] = field.name
         elif _is_struct(field.type):
+            called.update(f"{field.name}.{f.name}" for f in field.type)
             inner = [f.name for f in field.type if _is_bytes(f.type)]
             if "bytes" in inner:
                 found[field.name] = f"{field.name}.bytes"
             found |= {f"{field.name}.{name}": f"{field.name}.{name}" for name in inner}
+    # Arrow reads columns by their names alone: of two with one name it may give the other.
+    found = {n: place for n, place in found.items() if called[n] == called[place] == 1}
     if column is not None:
         return found.get(column, "")
     structs = [name for name in found if found[name] == f"{name}.bytes"]
@@ -185,7 +190,9 @@ def _names(file: Any, inside: str, rows: int) -> list[str] | None:
     candidates = []
     if dot and inside not in schema.names:
         fields = {f.name: f.type for f in schema.field(outer).type}
-        candidates += [(f"{outer}.path", "path")] if _text(fields.get("path")) else []
+        path = f"{outer}.path"
+        if _text(fields.get("path")) and path not in schema.names:
+            candidates.append((path, "path"))
     candidates += [(n, "") for n in NAME_COLUMNS if schema.names.count(n) == 1]
     for name, inner in candidates:
         kind = schema.field(name).type if not inner else None
@@ -204,7 +211,8 @@ def _is_bytes(kind: Any) -> bool:
 
     if t.is_dictionary(kind):
         kind = kind.value_type
-    return bool(t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind))
+    tests = (t.is_binary, t.is_large_binary, t.is_fixed_size_binary, t.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _is_struct(kind: Any) -> bool:
@@ -224,7 +232,7 @@ def _text(kind: Any) -> bool:
         return False
     if t.is_dictionary(kind):
         kind = kind.value_type
-    return bool(t.is_string(kind) or t.is_large_string(kind))
+    return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind))
 
 
 def _whole(kind: Any) -> bool:

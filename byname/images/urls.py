@@ -17,6 +17,7 @@ __all__ = [
     "key_of_url",
     "listed_url",
     "local_path",
+    "lower_scheme",
     "public_url",
     "scheme_of",
     "tell_apart",
@@ -30,6 +31,7 @@ GIVEN = LISTED | {"s3a", "abfss", "memory"}
 REFUSED = "refused"
 """Scheme that stands for a listed URL of another kind; it can never be read."""
 
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -54,6 +56,18 @@ def is_url(text: str) -> bool:
     (True, False)
     """
     return "://" in text and _SCHEME.match(text) is not None
+
+
+def lower_scheme(url: str) -> str:
+    """The same URL with its scheme as libraries know it.
+
+    Examples
+    --------
+    >>> lower_scheme("S3://Bucket/A.jpg")
+    's3://Bucket/A.jpg'
+    """
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme.lower()}{mark}{rest}"
 
 
 def host_end(url: str) -> int:
@@ -81,6 +95,7 @@ def listed_url(text: str) -> str:
     >>> listed_url("https://host/a.jpg"), listed_url("file:///etc/passwd")
     ('https://host/a.jpg', 'refused://file')
     """
+    text = lower_scheme(text)
     scheme = scheme_of(text)
     chained = "::" in re.sub(r"^[^/]+://[^/]*\]", "", text)  # but for the host [::1]
     return text if scheme in LISTED and not chained else f"{REFUSED}://{scheme}"
@@ -101,6 +116,8 @@ def public_url(url: str) -> str:
     rest = re.split(r"[?#]" if http else r"\?", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
     user, at, plain = host.rpartition("@")
+    if http and not at and not _HOST.fullmatch(host):
+        return f"{scheme}://..."  # such as a password with "/" or "?" in it, not escaped
     # abfs://container@account holds no secret
     host = plain if at and (http or ":" in user) else host
     return f"{scheme}://{host}{slash}{path}"

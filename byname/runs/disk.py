@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +18,11 @@ __all__ = ["disk_errors", "free_bytes", "is_locked", "lock_path", "say_bytes", "
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 GO_ON = "then give the same command again: what is complete stays."
-# What a process leaves that dies while it writes: see files.atomic_path and parts.Journal.
+# What a process leaves that dies while it writes: see files.atomic_path, parts.Journal and
+# troubles.Case.
 _PART = re.compile(
-    r"\.part-(\d+)\.(?:parquet|json)\.[0-9a-f]{12}\.tmp|part-(\d+)\.journal\.new", re.ASCII
+    r"\.part-(\d+)\.(?:parquet|json)\.[0-9a-f]{12}\.tmp|part-(\d+)\.(?:journal\.new|inhand)",
+    re.ASCII,
 )
 
 
@@ -80,7 +83,10 @@ def lock_path(folder: Path, index: int) -> Path:
 
 
 def is_locked(folder: Path, index: int) -> bool:
-    """Whether some process works on this shard now."""
+    """Whether some process works on this shard now.
+
+    Where the folder may only be read, as another user's, a shared lock tells as much.
+    """
     path = lock_path(folder, index)
     if not path.exists():
         return False
@@ -89,6 +95,23 @@ def is_locked(folder: Path, index: int) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:
+        return _is_held(path)
+
+
+def _is_held(path: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody can tell
+        return False
+    return False
 
 
 def sweep(folder: Path) -> int:

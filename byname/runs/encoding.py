@@ -32,8 +32,9 @@ class Batcher:
     """Batches through an encoder. Thread-safe.
 
     Where memory does not suffice, a batch is halved until it does, and the size that worked is
-    kept from then on; what still does not fit alone has an error. Where the encoder refuses a
-    batch, it is halved until the images are found whose fault it is.
+    kept from then on; what still does not fit alone has an error. From the first such failure on
+    there is one call at a time, as two at once may be what it did not suffice for. Where the
+    encoder refuses a batch, it is halved until the images are found whose fault it is.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class Batcher:
         self.encoder, self.seconds = encoder, 0.0
         self.limit: int | None = None
         self._careful = careful
-        self._lock, self._alone = threading.Lock(), threading.Lock()
+        self._turn, self._calls = threading.Condition(), 0
 
     def vectors(self, pixels: Mapping[int, NDArray[np.uint8]]) -> Vectors:
         """A vector (D,) for each position, or the reason why there is none."""
@@ -64,10 +65,11 @@ class Batcher:
             if self.limit is not None and len(positions) > self.limit:
                 waiting.extendleft([positions[self.limit :], positions[: self.limit]])
                 continue
+            alone = self.limit is not None
             vectors, why, short = self._call(positions, pixels)
             if vectors is not None:
                 found.update(self._checked(positions, vectors))
-            elif len(positions) == 1:
+            elif len(positions) == 1 and (alone or not short):
                 found[positions[0]] = why
             elif short:
                 self._shrink(len(positions))
@@ -84,14 +86,10 @@ class Batcher:
         if self._careful is not None:
             note = f"encode {positions[0]} {positions[-1]}\n"
             self._careful.write_text(note, encoding="utf-8")
-        if self.limit is None:
-            return self._encode(positions, pixels)
-        with self._alone:  # two batches at once may be what memory did not suffice for
-            return self._encode(positions, pixels)
-
-    def _encode(
-        self, positions: Sequence[int], pixels: Mapping[int, NDArray[np.uint8]]
-    ) -> tuple[NDArray[np.float32] | None, str, bool]:
+        with self._turn:
+            # A call from before the first failure counts, too: it may hold what this one lacks.
+            self._turn.wait_for(lambda: self.limit is None or not self._calls)
+            self._calls += 1
         began = time.monotonic()
         try:
             return self.encoder.encode_images(np.stack([pixels[i] for i in positions])), "", False
@@ -103,16 +101,19 @@ class Batcher:
                 return None, f"the encoder failed on it: {error.seen}", False
             raise
         finally:
-            with self._lock:
+            with self._turn:
                 self.seconds += time.monotonic() - began
+                self._calls -= 1
+                self._turn.notify_all()
 
     def _shrink(self, failed: int) -> None:
         """Halve the limit until it is below what has failed, so that resumed runs cut alike."""
-        with self._lock:
+        with self._turn:
             limit = self.limit or failed
-            while limit >= failed:
+            while limit >= failed and limit > 1:
                 limit = (limit + 1) // 2 if limit > 2 else 1
             self.limit = limit
+            self._turn.notify_all()
 
     def _checked(self, positions: Sequence[int], vectors: NDArray[np.float32]) -> Vectors:
         info = self.encoder.info

@@ -69,12 +69,18 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.plan = Plan.open(self.job.folder)
-        how = self.plan.how or {}
+        how = self.plan.how
+        if how is None:  # no encoder is guessed: it would be fetched, and refused
+            raise RunError(
+                f"go on with the run '{self.job.folder}'",
+                "its plan.json does not say how to load the encoder",
+                "Make it with 'byname plan IMAGES RUN'.",
+            )
         self.encoder = load_encoder(
-            how.get("encoder"),
+            how["encoder"],
             device=self.job.device,
             threads=self.job.threads,
-            precision=how.get("precision"),
+            precision=how["precision"],
         )
         found, planned = self.encoder.info.image_fingerprint(), self.plan.settings
         if (found, self.encoder.info.dim) != (planned.fingerprint, planned.dim):
@@ -93,7 +99,19 @@ class Worker:
         give_up: Mapping[int, str] | None = None,
         careful: Path | None = None,
     ) -> Done:
-        """Make the part of one shard; see :func:`byname.runs.shard.process_shard`."""
+        """Make the part of one shard; see :func:`byname.runs.shard.process_shard`.
+
+        Raises
+        ------
+        RunError
+            Where the run folder is gone: parts would lie where nobody looks for them.
+        """
+        if not Path(self.plan.folder, "plan.json").is_file():
+            raise RunError(
+                f"go on with the run '{self.job.folder}'",
+                "its folder is gone, or was moved",
+                "Give the same command again with where it is now: what is complete stays.",
+            )
         start = time.perf_counter()
         table = process_shard(
             self.plan,

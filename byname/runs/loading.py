@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -62,12 +63,18 @@ Batch: TypeAlias = list[tuple[int, Loaded]]
 
 
 def load(
-    ref: ImageRef, decode: Callable[[bytes], NDArray[np.uint8]], reuse: ReuseIndex | None
+    ref: ImageRef,
+    decode: Callable[[bytes], NDArray[np.uint8]],
+    reuse: ReuseIndex | None,
+    seconds: float = 60.0,
 ) -> Loaded:
-    """Read a file, and decode it unless its vector is known; whatever fails is an error of it."""
+    """Read a file, and decode it unless its vector is known; whatever fails is an error of it.
+
+    ``seconds`` are what a web server gets.
+    """
     began, size = time.monotonic(), 0
     try:
-        data = _read(ref)
+        data = _read(ref, seconds)
         size = len(data)
         content = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
         known = reuse.find(content) if reuse is not None else None
@@ -88,10 +95,11 @@ def load(
     return replace(found, size=size, seconds=time.monotonic() - began)
 
 
-def _read(ref: ImageRef) -> bytes:
+def _read(ref: ImageRef, seconds: float) -> bytes:
     """The bytes; what a network drive says when it stumbles is not believed at once."""
-    own = "://" in ref.path  # reading a URL has retries of its own
-    for pause in () if own else PAUSES:
+    if "://" in ref.path:  # reading a URL has retries of its own
+        return ref.read(seconds=seconds)
+    for pause in PAUSES:
         try:
             return ref.read()
         except OSError as error:  # ImageError among them
@@ -142,6 +150,9 @@ class Loader:
         Positions that are not loaded, and why.
     careful : path, optional
         If given, files are loaded one by one, and before each its position is written there.
+    since : callable
+        When a thread (its ident) had its turn, among the others (theirs), in ``time.monotonic``:
+        what came before does not count.
     """
 
     def __init__(
@@ -153,12 +164,13 @@ class Loader:
         stop: Callable[[], bool] = lambda: False,
         give_up: Mapping[int, str] | None = None,
         careful: Path | None = None,
+        since: Callable[[int, Collection[int]], float] = lambda thread, others: -math.inf,
     ) -> None:
         self.again: list[int] = []
         """Positions for which memory did not suffice; left out of the batches."""
         self.size, self.seconds = 0, 0.0
         self._work, self._timeout, self._stop = work, timeout, stop
-        self._given_up, self._careful = give_up or {}, careful
+        self._given_up, self._careful, self._since = give_up or {}, careful, since
         self._ahead = AHEAD if careful is None else 0
         self._todo: SimpleQueue[int | None] = SimpleQueue()
         self._changed = threading.Condition(threading.Lock())
@@ -270,6 +282,12 @@ class Loader:
     def _look_at(self, reader: _Reader) -> None:
         job = reader.job
         if job is None or self._clock() - job[1] < self._timeout:
+            return
+        # The others are those not given up: who waits for such a one may wait for ever.
+        threads = [r.thread.ident or 0 for r in self._readers]
+        began = self._since(reader.thread.ident or 0, threads) - self._lost
+        if self._clock() - began < self._timeout:
+            reader.job = (job[0], began)
             return
         reader.late = True
         self._readers.remove(reader)

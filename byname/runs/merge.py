@@ -107,7 +107,14 @@ def _good(plan: Plan, merged: Merged) -> Iterator[tuple[list[str], NDArray[np.fl
     for index in counted("merge", range(plan.n_shards)):
         keys = [ref.key for ref in plan.shard(index)]
         made_of = plan.made_of(index)
-        table, complete = read_part(plan.folder, index, plan.settings.dim, keys, made_of)
+        try:
+            table, complete = read_part(plan.folder, index, plan.settings.dim, keys, made_of)
+        except OSError as error:  # else it would pass for trouble with the output
+            raise RunError(
+                f"merge the run '{plan.folder}'",
+                f"the part of shard {index} cannot be read ({error.strerror or error})",
+                "Mend that, then give the same command again.",
+            ) from error
         if table is None or not complete:
             raise RunError(
                 f"merge the run '{plan.folder}'",

@@ -43,6 +43,7 @@ __all__ = [
     "read_part",
     "rows_table",
     "schema",
+    "sha256_of",
     "write_part",
 ]
 
@@ -123,7 +124,7 @@ def write_part(
         **(made_of or {}),
         "ended": round(time.time(), 3),
         "part_bytes": parquet.stat().st_size,
-        "sha256": _sha256(parquet),
+        "sha256": sha256_of(parquet),
     }
     with atomic_path(mark) as temporary:
         temporary.write_text(json.dumps(text, indent=1), encoding="utf-8")
@@ -151,7 +152,7 @@ def read_part(
         or (
             fits_mark(told, made_of)
             and told["part_bytes"] == parquet.stat().st_size
-            and told["sha256"] == _sha256(parquet)
+            and told["sha256"] == sha256_of(parquet)
         )
     )
     part = read_parquet(parquet, dim) if sound else None
@@ -253,6 +254,7 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,6 +57,11 @@ class Plan:
         size = self.settings.shard_size
         return self.refs[index * size : (index + 1) * size]
 
+    def images_of(self, index: int) -> int:
+        """Number of images of one shard."""
+        size = self.settings.shard_size
+        return max(0, min(size, len(self.refs) - index * size))
+
     def made_of(self, index: int) -> dict[str, str]:
         """What decides the part of a shard; its mark says the same, or it is another's."""
         images = inputs_digest(self.shard(index))

@@ -60,6 +60,15 @@ class ToldSettings(BaseModel):
     shared: bool
 
 
+class ToldHow(BaseModel):
+    """What :func:`byname.encoders.load_encoder` takes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    encoder: str = Field(min_length=1)
+    precision: str | None = None
+
+
 class ToldPlan:
     """What ``plan.json`` says, checked."""
 
@@ -72,12 +81,13 @@ class ToldPlan:
             raise ValueError("its preprocessing is not that of a byname encoder")
         given["mean"], given["std"] = tuple(given["mean"]), tuple(given["std"])
         self.preprocess = Preprocess(**given)
-        self.images, self.inputs = int(told["images"]), str(told["inputs_sha256"])
+        self.images, self.inputs = told["images"], str(told["inputs_sha256"])
         self.root, self.kind = str(told["root"]), str(told["kind"])
-        self.how: dict[str, Any] | None = told.get("how")
+        how = told.get("how")
+        self.how: dict[str, Any] | None = None if how is None else ToldHow(**how).model_dump()
         self.warnings = tuple(map(str, told.get("warnings", ())))
-        if self.images < 0 or not isinstance(self.how, dict | None):
-            raise ValueError("its counts or its encoder are no such things")
+        if type(self.images) is not int or self.images < 0:
+            raise ValueError(f"its number of images is {self.images!r}")
 
 
 def write_plan(
@@ -189,9 +199,10 @@ class StoredRefs(Sequence[ImageRef]):
             self._footer = file.metadata
             if (file.schema_arrow.metadata or {}).get(_HASH) != inputs.encode(errors="replace"):
                 raise ValueError("it lists the images of another plan")
-            found, groups = self._footer.num_rows, self._footer.num_row_groups
-            if (found, groups) != (count, -(-count // shard_size)):
-                raise ValueError(f"it lists {found:,} images in {groups:,} shards, not {count:,}")
+            found, wanted = self._footer.num_rows, -(-count // shard_size)
+            if (found, self._footer.num_row_groups) != (count, wanted):
+                there = f"{found:,} images in {self._footer.num_row_groups:,} shards"
+                raise ValueError(f"it lists {there}, and plan.json says {count:,} in {wanted:,}")
 
     def __len__(self) -> int:
         return self._count

@@ -109,7 +109,7 @@ class _Pool:
         self.silence = max(2 * job.file_timeout, LEAST_SILENCE)
         self.waiting, self.left = deque(todo), set(todo)
         self.cases = {index: Case(self.folder, index) for index in todo}
-        self.blocked: dict[int, float] = {}
+        self.blocked: dict[int, tuple[float, Told | None]] = {}
         self.hired: list[Hired] = []
         self.lines: queue.SimpleQueue[tuple[Hired, Told | None]] = queue.SimpleQueue()
         self.failed_starts = self.encoded = 0
@@ -133,6 +133,8 @@ class _Pool:
                 before = now
                 self._watch(now)
         finally:
+            for one in self.hired:  # all at once: each may take a moment
+                one.dismiss()
             for one in self.hired:
                 one.close()
         if self.error is not None:
@@ -163,13 +165,17 @@ class _Pool:
         """A shard that no other run works on, if there is one."""
         now = time.monotonic()
         for index in tuple(self.waiting):
-            if self.blocked.get(index, 0.0) > now:
+            until, before = self.blocked.get(index, (0.0, None))
+            if until > now:
                 continue
             if is_locked(self.folder, index):
-                self.blocked[index] = now + LOOK
+                if index not in self.blocked:
+                    before = read_mark(self.folder, index)
+                self.blocked[index] = now + LOOK, before
                 continue
             self.waiting.remove(index)
-            if index in self.blocked and (told := read_mark(self.folder, index)):
+            told = read_mark(self.folder, index) if index in self.blocked else None
+            if told and told != before:  # else it was only looked at, and is as it was
                 rows = int(told.get("rows", 0))
                 self.heard(Advance(self.cases[index].advance(rows), False))
                 self._done(Done(index, rows, int(told.get("errors", 0)), 0.0))
@@ -227,6 +233,8 @@ class _Pool:
             one.index = None
 
     def _gone(self, one: Hired) -> None:
+        if not self.ending and self.stop():  # what it died of may be the signal that reached us
+            self._end()
         self.hired.remove(one)
         one.close()
         index, why = one.index, one.why()

@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 
 from byname.embeddings import vectors_of
 from byname.encoders.base import Encoder
+from byname.images.decode import turn_since
 from byname.images.load import load_pixels
 from byname.runs.encoding import Batcher, Encoding
-from byname.runs.loading import Loader, load
+from byname.runs.loading import Loaded, Loader, load
 from byname.runs.parts import Journal, Row, read_part, rows_table, write_part
 from byname.runs.plan import Plan
 from byname.runs.reuse import ReuseIndex
@@ -130,14 +131,21 @@ class _Shard:
         give_up: Mapping[int, str],
     ) -> Loader:
         """What reads the files of this shard; it is to be closed."""
-        preprocess = self.plan.preprocess
+        preprocess, seconds = self.plan.preprocess, 0.9 * timeout
+
+        def work(position: int) -> Loaded:
+            # A web server gets less than its thread, which so need not be given up.
+            ref, reuse = self.refs[position], self.reuse
+            return load(ref, lambda data: load_pixels(data, preprocess), reuse, seconds)
+
         return Loader(
-            lambda i: load(self.refs[i], lambda data: load_pixels(data, preprocess), self.reuse),
+            work,
             threads=workers,
             timeout=timeout,
             stop=stop,
             give_up=give_up,
             careful=self.careful,
+            since=turn_since,
         )
 
     def finish(

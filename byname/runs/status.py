@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from byname.runs.disk import free_bytes, is_locked
 from byname.runs.parts import read_mark
@@ -152,7 +152,12 @@ def _files(folder: Path) -> tuple[dict[int, set[str]], int]:
 def _counts(told: Any) -> dict[str, int]:
     if not isinstance(told, Mapping):
         return {}
-    return {str(k): v for k, v in told.items() if isinstance(v, int)}
+    return {str(k): v for k, v in told.items() if type(v) is int and v > 0}
+
+
+def _is_number(told: Any) -> TypeGuard[float]:
+    """Whether it is one that can be reckoned with: marks are files, and files can say anything."""
+    return isinstance(told, int | float) and 0 <= told < 1e12
 
 
 def _rate(marks: Mapping[int, Mapping[str, Any]]) -> float | None:
@@ -161,9 +166,10 @@ def _rate(marks: Mapping[int, Mapping[str, Any]]) -> float | None:
     for told in marks.values():
         seconds, ended = told.get("seconds"), told.get("ended")
         took = seconds.get("total") if isinstance(seconds, Mapping) else seconds
-        if isinstance(took, int | float) and isinstance(ended, int | float):
+        encoded = told.get("encoded", told["rows"])
+        if _is_number(took) and _is_number(ended) and _is_number(encoded):
             spans.append((ended - took, ended))
-            images += int(told.get("encoded", told["rows"]))
+            images += min(encoded, told["rows"])
     busy, until = 0.0, 0.0
     for begin, end in sorted(spans):
         busy += max(0.0, end - max(begin, until))

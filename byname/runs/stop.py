@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-__all__ = ["Stopped", "finishing"]
+__all__ = ["Stopped", "finishing", "telling"]
 
 PATIENCE = 2.0  # seconds; some send two signals at once, and mean one
 _active: list[_Finish] = []
+_tell: ContextVar[Callable[[], None] | None] = ContextVar("_tell", default=None)
 
 
 class Stopped(KeyboardInterrupt):
@@ -83,7 +85,24 @@ class _Finish:
 
 
 @contextmanager
-def finishing(told: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+def telling(told: Callable[[], None]) -> Iterator[None]:
+    """Inside, each :func:`finishing` calls this at the first signal, for a line to the user.
+
+    Examples
+    --------
+    >>> with telling(lambda: print("a moment")), finishing() as stop:
+    ...     stop()
+    False
+    """
+    token = _tell.set(told)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+@contextmanager
+def finishing(told: Callable[[], None] | None = None) -> Iterator[Callable[[], bool]]:
     """Inside, the first Ctrl-C or SIGTERM is only noted; yields a function that says whether.
 
     The work asks that function at its own good moments and raises :class:`Stopped`. Where it ends
@@ -94,8 +113,8 @@ def finishing(told: Callable[[], None] = lambda: None) -> Iterator[Callable[[], 
 
     Parameters
     ----------
-    told : callable
-        Called at the first signal, for a line to the user.
+    told : callable, optional
+        Called at the first signal; by default, what :func:`telling` was given.
 
     Raises
     ------
@@ -114,7 +133,7 @@ def finishing(told: Callable[[], None] = lambda: None) -> Iterator[Callable[[], 
     if _active:
         yield _active[-1]
         return
-    finish = _Finish(told)
+    finish = _Finish(told or _tell.get() or (lambda: None))
     _active.append(finish)
     try:
         finish.listen()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from byname.runs.parts import fits_mark, part_paths, read_mark
+from byname.runs.parts import fits_mark, part_paths, read_mark, sha256_of
 from byname.runs.plan import Plan
 
 __all__ = ["Todo", "is_sound", "unfinished"]
@@ -76,19 +74,13 @@ def unfinished(
 def is_sound(plan: Plan, index: int, told: dict[str, Any], check: bool) -> bool:
     """Whether a mark is that of this shard, and its part is there; ``check``: bit for bit."""
     try:
-        size, counts = told["part_bytes"], (told["rows"], told["errors"])
-        if not all(isinstance(n, int) for n in (size, *counts)):
+        if told["rows"] != plan.images_of(index) or told["errors"] > told["rows"]:
             return False
         parquet = part_paths(plan.folder, index)[0]
-        if parquet.stat().st_size != size:
+        if parquet.stat().st_size != told["part_bytes"]:
             return False
         if not check:
             return bool(told["fingerprint"] == plan.settings.fingerprint)
-        return fits_mark(told, plan.made_of(index)) and _sha256(parquet) == told["sha256"]
+        return fits_mark(told, plan.made_of(index)) and sha256_of(parquet) == told["sha256"]
     except (OSError, KeyError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,8 +17,9 @@ from byname.encoders.base import EncoderInfo
 from byname.encoders.tokens import TextTokenizer
 from byname.encoders.torch_base import Model, TorchEncoder, need, sha256_of_state, tower
 from byname.encoders.torch_text import ListTokenizer, with_cleaning
-from byname.errors import EncoderError, EncoderUnavailableError
+from byname.errors import EncoderError, EncoderMemoryError, EncoderUnavailableError
 from byname.images.preprocess import Preprocess
+from byname.runs.encoding import Batcher
 from tests.encoders import tiny
 
 RECIPE = Preprocess(tiny.SIZE, tiny.SIZE, mean=tiny.MEAN, std=tiny.STD)
@@ -72,6 +73,33 @@ def test_images() -> None:
     np.testing.assert_array_equal(encoder.encode_images(frozen[:, :, ::-1][:, :, ::-1]), got)
     with pytest.raises(EncoderError, match=r"got float64 pixels of shape \(1, 8, 8, 3\)"):
         encoder.encode_images(np.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("how", ["of its own", "without words", "of the allocator"])
+def test_want_of_memory(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = importlib.import_module("torch")
+    encoder = TorchEncoder(model())
+    wanted, real, sizes = encoder.encode_images(pixels(7)), encoder.visual, list[int]()
+
+    def short(*inputs: Any) -> Any:
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) <= 2 and inputs[0].dim() == 4:
+            return real(*inputs)
+        if how == "of the allocator":
+            return torch.empty(2**55)
+        raise torch.OutOfMemoryError(*["CUDA out of memory"] * (how == "of its own"))
+
+    monkeypatch.setattr(encoder, "visual", short)
+    monkeypatch.setattr(encoder, "textual", short)
+    for ask in (lambda: encoder.encode_images(pixels(7)), lambda: encoder.encode_texts(["a dog"])):
+        with pytest.raises(EncoderMemoryError, match="memory does not suffice") as caught:
+            ask()
+        assert caught.value.__context__ is None, "it would keep what the failed call had in memory"
+    sizes.clear()
+    found = Batcher(encoder).vectors(dict(enumerate(pixels(7))))
+    assert sizes == [7, 4, 2, 2, 2, 1]
+    np.testing.assert_allclose(np.stack([found[i] for i in range(7)]), wanted, atol=1e-5)
 
 
 @pytest.mark.torch

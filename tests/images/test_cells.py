@@ -75,6 +75,17 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert cells._SHARED._bytes == sum(map(cells._weight, cells._SHARED._windows.values()))
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(100, 16), (10_000, 9), (200_000, 1)])
+def test_fewer_large_images_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, wanted: int
+) -> None:
+    monkeypatch.setattr(cells, "WINDOW_BYTES", 100_000)
+    rows = images(40, size)
+    refs = written(tmp_path / "t.parquet", rows, 20, use_dictionary=False)
+    assert [ref.read() for ref in refs] == rows
+    assert max(map(len, cells._SHARED._windows.values())) == wanted
+
+
 def test_open_files_are_bounded(tmp_path: Path) -> None:
     refs = [written(tmp_path / f"{n}.parquet", images(n + 1))[n] for n in range(20)]
     for _ in range(2):
@@ -102,6 +113,21 @@ def test_a_damaged_group_costs_its_rows_alone(tmp_path: Path) -> None:
     assert failed
     assert failed == list(range(failed[0], 100))
     assert failed[0] >= 50
+
+
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = images(40)
+    refs = written(tmp_path / "t.parquet", rows)
+    assert refs[0].read() == rows[0]
+
+    def short(*_: object) -> list[bytes | None]:
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells._Table, "_take", short)
+        with pytest.raises(ImageError, match=r"^not enough memory to read it$"):
+            refs[20].read()
+    assert [ref.read() for ref in refs] == rows
 
 
 def test_a_file_that_changed_or_went_after_it_was_listed(tmp_path: Path) -> None:

@@ -232,6 +232,14 @@ class Web(BaseHTTPRequestHandler):
             while body:
                 self.wfile.write(b"10000\r\n" + bytes(2**16) + b"\r\n")
             return None
+        if how == "drip":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            while body:
+                self.wfile.write(b"1\r\nx\r\n")
+                time.sleep(0.05)
+            return None
         if how == "short":  # says more than it sends
             self.close_connection = True
             return self.say(200, data, body, length=len(data) + 10)
@@ -324,6 +332,28 @@ def test_what_a_server_may_do(web: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert "cannot be read" in why("http://127.0.0.1:1/a.jpg")
     monkeypatch.setattr(remote, "SILENT_SECONDS", 0.2)
     assert why(f"{web}/slow/a.jpg") == "the server does not answer in time"
+
+
+def test_a_server_that_drips_has_its_time(web: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ImageError, match="the server does not answer in time"):
+        ImageRef("k", f"{web}/drip/a.jpg").read(seconds=0.5)
+    assert time.monotonic() - start < 5
+    with pytest.raises(TimeoutError):
+        remote.info_of(remote.file_system(web), f"{web}/slow/a.jpg", 0.1)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"size": 10**30, "Last-Modified": "Mon, 01 Jan 2020 00:00:00 +9999999999999999999"},
+        {"size": True, "Last-Modified": "Mon, 99 Jan 99999999999999999999 00:00:00"},
+        {"size": -1, "LastModified": "0001-01-01T00:00:00+23:59"},
+        {"size": "5", "mtime": float("nan")},
+    ],
+)
+def test_what_a_server_says_of_a_file_is_not_believed(told: dict[str, object]) -> None:
+    assert remote.place_of(told) == (-1, 0)
 
 
 def test_a_server_that_never_ends(web: str) -> None:

@@ -57,7 +57,8 @@ def test_a_column_of_bytes(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.large_binary(), pa.binary(4), pa.dictionary(pa.int32(), pa.binary())]
+    "kind",
+    [pa.large_binary(), pa.binary(4), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())],
 )
 def test_kinds_of_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     column = pa.array([b"aaaa", None, b"cccc"], pa.binary()).cast(kind)
@@ -67,6 +68,25 @@ def test_kinds_of_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     assert (source.refs[0].read(), source.refs[2].read()) == (b"aaaa", b"cccc")
     with pytest.raises(ImageError, match=r"^its row holds no bytes of an image$"):
         source.refs[1].read()
+
+
+def test_of_two_columns_with_one_name_none_is_taken(tmp_path: Path) -> None:
+    path, jpeg, other = tmp_path / "t.parquet", pa.array([JPEG]), pa.array([b"other"])
+    struct = pa.array([{"bytes": JPEG, "path": "a.jpg"}])
+    for names, columns in (
+        (["image", "image"], [jpeg, other]),
+        (["image", "image"], [pa.array([1]), jpeg]),
+        (["image", "image.bytes"], [struct, other]),
+        (["image.bytes", "image"], [other, struct]),
+    ):
+        pq.write_table(pa.Table.from_arrays(columns, names), path)
+        for column in (None, "image", "image.bytes"):
+            with pytest.raises(SourceError):
+                open_source(path, image_column=column)
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), struct], ["image.path", "image"]), path)
+    source = open_source(path)
+    assert keys(source) == ["t.parquet#00000000"]
+    assert source.refs[0].read() == JPEG
 
 
 def test_where_keys_come_from(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byname.errors import ImageError, SourceError
+from byname.images.refs import ImageRef
 from byname.images.sources import open_source
 
 from .samples import encoded, keys, photo, put, refusal, write_tar
@@ -129,6 +130,18 @@ def test_a_tar_that_is_cut_after_it_was_listed(tmp_path: Path) -> None:
         ImageError, match="its tar is truncated: 1,000 of its 5,000 bytes are there"
     ):
         ref.read()
+
+
+def test_a_tar_that_is_replaced_after_it_was_listed(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", {"a.jpg": b"first", "b.jpg": b"second"})
+    first, second = open_source(path).refs
+    assert first.read() == b"first"
+    write_tar(path, {"b.jpg": b"a longer one", "a.jpg": b"first", "c.jpg": bytes(5000)})
+    for ref in (first, second):
+        with pytest.raises(ImageError, match="its tar has changed since it was listed"):
+            ref.read()
+    # a reference that knows neither size nor time reads what is there
+    assert ImageRef("a.jpg", str(path), 512, 5).read() == b"a lon"
 
 
 def test_a_negative_size_does_not_go_round_in_circles(tmp_path: Path) -> None:

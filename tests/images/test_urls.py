@@ -20,6 +20,10 @@ from .samples import keys, put, refusal
     ("url", "public"),
     [
         ("https://host/a/b.jpg", "https://host/a/b.jpg"),
+        ("https://me:wo/rd@host/a.jpg", "https://..."),
+        ("https://me:wo?rd@host/a.jpg", "https://..."),
+        ("https://host:80/@me/a.jpg", "https://host:80/@me/a.jpg"),
+        ("http://[::1]:80/a.jpg", "http://[::1]:80/a.jpg"),
         ("https://me:word@host:80/a.jpg?X-Amz-Signature=s#f", "https://host:80/a.jpg"),
         ("http://host?secret=1", "http://host"),
         ("http://a@b@host/x@y.jpg", "http://host/x@y.jpg"),
@@ -51,8 +55,9 @@ def test_what_no_list_may_name(tmp_path: Path, text: str) -> None:
 
 
 def test_what_a_list_may_name() -> None:
-    for text in ("https://[::1]:80/a.jpg", "S3://b/a.jpg", "hf://datasets/u/d/a.jpg", "gcs://b/a"):
+    for text in ("https://[::1]:80/a.jpg", "s3://b/a.jpg", "hf://datasets/u/d/a.jpg", "gcs://b/a"):
         assert listed_url(text) == text
+    assert listed_url("S3://B/A.jpg") == "s3://B/A.jpg"  # as the libraries know it
 
 
 @given(st.text(max_size=40))

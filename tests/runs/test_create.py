@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from byname.encoders import load_encoder
@@ -87,7 +90,7 @@ def test_a_folder_with_other_files_is_refused(photos: Path, tmp_path: Path) -> N
         make(photos)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "dear"
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
+    with pytest.raises(RunError, match=r"it is a file\. Give a new or an empty folder"):
         create_run(open_source(photos), tmp_path / "file", FakeEncoder(), HOW)
 
 
@@ -122,6 +125,47 @@ def test_an_encoder_without_pixels_makes_no_folder(photos: Path) -> None:
     with pytest.raises(EncoderError, match="it takes no pixels"):
         make(photos, encoder)
     assert not (photos.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({"images": 2**31}, r"inputs.parquet.*and plan.json says 2,147,483,648 in "),
+        ({"images": 6}, r"inputs.parquet.*and plan.json says 6 in 2"),
+        ({"images": "8"}, "its number of images is '8'"),
+        ({"images": 8.0}, "its number of images is 8.0"),
+        ({"how": {"encoder": 5, "precision": None}}, "its plan.json cannot be used"),
+        ({"how": {"encoder": "mini", "precision": {}}}, "its plan.json cannot be used"),
+        ({"how": ["mini"]}, "its plan.json cannot be used"),
+        ({"how": {}}, "its plan.json cannot be used"),
+    ],
+)
+def test_a_plan_that_does_not_hold_what_it_should(
+    photos: Path, change: dict[str, object], seen: str
+) -> None:
+    folder = make(photos).folder
+    told = json.loads((folder / "plan.json").read_bytes())
+    (folder / "plan.json").write_text(json.dumps(told | change))
+    with pytest.raises(RunError, match=seen) as caught:
+        Plan.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_list_of_images_is_understood_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its footer grows with the plan: read again for each shard, it would be the square."""
+    opened: list[object] = []
+    real, refs = pq.ParquetFile, make(photos, shard_size=1).refs
+
+    def watched(*arguments: Any, **options: Any) -> pq.ParquetFile:
+        opened.append(options.get("metadata"))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", watched)
+    assert len(list(refs)) == len(refs) > 3
+    assert len(opened) == len(refs)
+    assert None not in opened
 
 
 def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def check(batcher: Batcher, pixels: dict[int, NDArray[np.uint8]], errors: dict[i
         MemoryError(),
         EncoderMemoryError("encode", "no"),
         OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        OutOfMemoryError(),
         chained(),
     ],
     ids=lambda e: type(e).__name__,
@@ -156,6 +157,31 @@ def test_after_memory_has_failed_there_is_one_call_at_a_time() -> None:
     assert all(not isinstance(v, str) for vectors in found for v in vectors.values())
     assert encoder.most_inside == 1
     assert batcher.seconds >= 14 * 0.005
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_what_another_call_holds_is_waited_for(count: int) -> None:
+    class Shared(FakeEncoder):
+        held = 0
+        inside = threading.Event()
+
+        def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            if self.held + len(pixels) > 8:
+                raise MemoryError
+            self.held += len(pixels)
+            self.inside.set()
+            time.sleep(0.1)
+            self.held -= len(pixels)
+            return super().encode_images(pixels)
+
+    encoder = Shared()
+    batcher = Batcher(encoder)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(batcher.vectors, pixels_of(8))
+        assert encoder.inside.wait(10)
+        found = batcher.vectors(pixels_of(count))
+        errors = [v for v in (*found.values(), *first.result().values()) if isinstance(v, str)]
+    assert errors == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from byname.errors import ImageError, RunError
+from byname.images.decode import _Turn, turn_since
 from byname.images.refs import ImageRef
 from byname.runs import loading
 from byname.runs.loading import Loaded, Loader, load
@@ -103,6 +104,34 @@ def test_waiting_for_a_turn_does_not_count(make: Make) -> None:
 
     (batch,) = make(work, threads=1, timeout=1.0).batches([range(30)])
     assert not any(loaded.error for _, loaded in batch)
+
+
+def test_waiting_for_another_thread_does_not_count(
+    make: Make, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = _Turn()
+    monkeypatch.setattr("byname.images.decode._one_large", turn)
+
+    def slow(i: int) -> Loaded:
+        with turn:
+            time.sleep(0.4)
+            return good(i)
+
+    loader = make(slow, threads=4, timeout=1.2, since=turn_since)
+    (batch,) = loader.batches([range(4)])
+    assert [loaded.error for _, loaded in batch] == [""] * 4
+
+    def hangs(i: int) -> Loaded:
+        with turn:
+            hang.wait(30)
+            return good(i)
+
+    # who has the turn and never ends is given up, and then those who wait for it
+    began = time.monotonic()
+    loader = make(hangs, threads=3, timeout=0.3, since=turn_since)
+    (batch,) = loader.batches([range(3)])
+    assert [loaded.error for _, loaded in batch] == ["reading it took longer than 0.3 s"] * 3
+    assert time.monotonic() - began < 10
 
 
 def test_a_process_that_was_stopped_itself_does_not_blame_files(
@@ -290,7 +319,7 @@ class Ref:
     def __init__(self, *outcomes: BaseException, path: str = "a.jpg") -> None:
         self.outcomes, self.reads, self.path = list(outcomes), 0, path
 
-    def read(self) -> bytes:
+    def read(self, *, seconds: float = 0.0) -> bytes:
         self.reads += 1
         if self.outcomes:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -107,6 +108,22 @@ def test_an_incomplete_run_is_refused(photos: Path, tmp_path: Path, kind: str) -
         assert "1 of 3 shards are not complete (1)" in str(caught.value)
     assert (tmp_path / "m.parquet").read_text() == "an older one"
     assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name] == []
+
+
+def test_a_part_that_cannot_be_read_is_not_the_outputs_fault(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, real = done(photos), merge.read_part
+
+    def refuse(folder: Path, index: int, *rest: Any) -> Any:
+        if index == 1:
+            raise PermissionError(13, "Permission denied")
+        return real(folder, index, *rest)
+
+    monkeypatch.setattr(merge, "read_part", refuse)
+    with pytest.raises(RunError, match=r"the part of shard 1 cannot be read \(Permission denied\)"):
+        merge_run(plan.folder, tmp_path / "m.parquet")
+    assert not (tmp_path / "m.parquet").exists()
 
 
 def test_errors_that_are_being_tried_again_do_not_disturb(photos: Path, tmp_path: Path) -> None:

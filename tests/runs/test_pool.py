@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from byname.errors import EncoderError, OutputError, RunError
 from byname.runs import parts, pool
 from byname.runs.disk import lock_path
 from byname.runs.events import Done, Event
+from byname.runs.job import Worker
 from byname.runs.merge import merge_run
 from byname.runs.plan import Plan
 from byname.runs.pool import run_local
@@ -180,6 +182,24 @@ def test_stop_keeps_what_is_done_and_goes_on(base: Path, wanted: list[bytes], wo
     assert left_over(plan) == []
 
 
+def test_a_run_folder_that_was_moved_is_one_error(base: Path) -> None:
+    plan = planned(base, "before")
+    worker = Worker(job_of(plan))
+    moved = plan.folder.rename(base / "moved")
+    with pytest.raises(RunError, match="its folder is gone, or was moved"):
+        worker.run(0)
+    assert not plan.folder.exists()
+    assert Worker(replace(worker.job, folder=str(moved))).run(0).index == 0
+
+
+def test_a_plan_without_an_encoder_is_one_error(base: Path) -> None:
+    plan = planned(base, "nameless")
+    told = json.loads((plan.folder / "plan.json").read_bytes())
+    (plan.folder / "plan.json").write_text(json.dumps(told | {"how": None}))
+    with pytest.raises(RunError, match="does not say how to load the encoder"):
+        run(plan, workers=1)
+
+
 def test_stop_in_this_process(base: Path, wanted: list[bytes]) -> None:
     plan, heard = planned(base, "here"), Heard()
     with pytest.raises(Stopped):
@@ -235,6 +255,22 @@ def test_a_shard_that_another_run_works_on_comes_last(
     run_local(job_of(plan), range(3), workers=workers, heard=heard)
     assert seen[-1] == 0
     assert sorted(seen) == [0, 1, 2]
+    assert parts_of(plan) == wanted
+
+
+def test_a_shard_that_was_only_looked_at_is_still_made(
+    base: Path, wanted: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """'byname status' holds its lock for a moment; its mark does not say that its part is whole."""
+    plan = planned(base, "looked")
+    run(plan)
+    (plan.folder / "part-00001.parquet").write_bytes(b"damaged")
+    looks, real = [True], pool.is_locked
+    monkeypatch.setattr(pool, "is_locked", lambda *a: bool(looks and looks.pop()) or real(*a))
+    monkeypatch.setattr(pool, "LOOK", 0.1)
+    heard = run(plan)
+    assert not looks
+    assert heard.done == [1]
     assert parts_of(plan) == wanted
 
 

@@ -24,7 +24,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Five photos in two shards; whatever a worker loads is the fake encoder."""
     monkeypatch.setattr("byname.runs.job.load_encoder", lambda *a, **k: FakeEncoder())
     source = open_source(make_photos(tmp_path / "photos", 5))
-    return create_run(source, tmp_path / "run", FakeEncoder(), {"encoder": "fake"}, 3)
+    return create_run(
+        source, tmp_path / "run", FakeEncoder(), {"encoder": "fake", "precision": None}, 3
+    )
 
 
 def actor(plan: Plan, *, version: str = __version__) -> Shards:

@@ -94,7 +94,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr("byname.runs.job.load_encoder", lambda *a, **k: FakeEncoder())
     monkeypatch.setattr(ray_engine, "PAUSE", 0.0)
     source = open_source(make_photos(tmp_path / "photos", 10))
-    return create_run(source, tmp_path / "run", FakeEncoder(), {"encoder": "fake"}, 3)
+    return create_run(
+        source, tmp_path / "run", FakeEncoder(), {"encoder": "fake", "precision": None}, 3
+    )
 
 
 def work(

@@ -78,6 +78,19 @@ def behave(monkeypatch: pytest.MonkeyPatch, plan: Plan, how: dict[int, Any]) -> 
     return read
 
 
+def test_large_images_that_wait_for_their_turn_are_not_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_pixels(image: Image.Image, preprocess: Any) -> NDArray[np.uint8]:
+        time.sleep(0.3)
+        return np.zeros((preprocess.size, preprocess.size, 3), np.uint8)
+
+    monkeypatch.setattr("byname.images.decode.LARGE", 1)
+    monkeypatch.setattr("byname.images.load.to_pixels", to_pixels)
+    few = make_photos(tmp_path / "few", 6)
+    assert errors(run(plan_of(few), workers=6, file_timeout=1.2)) == {}
+
+
 # Files that hang
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -54,6 +58,53 @@ def test_a_shard_that_somebody_works_on(plan: Plan) -> None:
     assert (found.in_work, found.working, found.untouched) == (1, (3,), 2)
     assert not is_locked(plan.folder, 3)
     assert status_of(plan.folder).in_work == 0
+
+
+def test_locks_that_may_only_be_read(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another user's run folder; root may write anywhere, so it is refused here."""
+    real = os.open
+
+    def refuse(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if str(path).endswith(".lock") and flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, *rest, **options)
+
+    with FileLock(lock_path(plan.folder, 3)):
+        monkeypatch.setattr(os, "open", refuse)
+        found = status_of(plan.folder)
+        monkeypatch.undo()
+    assert (found.in_work, found.begun) == (1 if sys.platform != "win32" else 0, 1)
+    assert not is_locked(plan.folder, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "damaged"),
+    [
+        ({"rows": 10**30}, True),
+        ({"rows": 3}, True),
+        ({"errors": 5}, True),
+        ({"encoded": "x"}, False),
+        ({"encoded": None}, False),
+        ({"encoded": float("inf")}, False),
+        ({"encoded": -(10**9)}, False),
+        ({"ended": float("nan")}, False),
+        ({"ended": 4e9}, False),
+        ({"seconds": {"total": float("inf")}}, False),
+        ({"seconds": [1]}, False),
+        ({"reasons": [1]}, False),
+        ({"reasons": {"a": -3, "b": True, "c": "x"}}, False),
+    ],
+)
+def test_marks_that_say_anything(plan: Plan, change: dict[str, Any], damaged: bool) -> None:
+    mark = part_paths(plan.folder, 0)[1]
+    mark.write_text(json.dumps(json.loads(mark.read_bytes()) | change))
+    found = status_of(plan.folder)
+    assert found.damaged == ((0,) if damaged else ())
+    assert unfinished(plan).damaged == found.damaged
+    assert found.done <= 8
+    assert found.reasons == {"empty file (# bytes)": 1}
+    assert found.images_per_second is not None
+    assert 0 < found.images_per_second < 1e9
 
 
 def test_complete(plan: Plan) -> None:
@@ -132,13 +183,18 @@ def test_remains_of_the_dead_are_swept_and_the_living_kept(plan: Plan) -> None:
         ".part-00003.parquet.0123456789ab.tmp",
         ".part-00003.json.0123456789ab.tmp",
         "part-00004.journal.new",
+        "part-00004.inhand",
     ]
-    living = [".part-00005.parquet.0123456789ab.tmp", "part-00005.journal.new"]
+    living = [
+        ".part-00005.parquet.0123456789ab.tmp",
+        "part-00005.journal.new",
+        "part-00005.inhand",
+    ]
     others = [".part-00003.parquet.tmp", "notes.tmp", "part-00002.journal"]
     for name in [*dead, *living, *others[:2]]:
         (plan.folder / name).write_bytes(b"12345")
     with FileLock(lock_path(plan.folder, 5)):
-        assert sweep(plan.folder) == 15
+        assert sweep(plan.folder) == 20
     left = {p.name for p in plan.folder.iterdir()}
     assert not left & set(dead)
     assert left >= {*living, *others}

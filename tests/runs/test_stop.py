@@ -5,20 +5,22 @@ What is signalled runs in processes of its own, which say how far they are.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from byname import cli
 from byname.images.sources import open_source
+from byname.runs import stop as stop_module
 from byname.runs.plan import make_plan
 from byname.runs.shard import process_shard
-from byname.runs.stop import Stopped, finishing
+from byname.runs.stop import Stopped, finishing, telling
 from tests.helpers import FakeEncoder, make_photos
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -57,6 +59,16 @@ def app(standalone_mode):
 cli.app = app
 cli.main()
 """
+
+
+@pytest.fixture(autouse=True)
+def own_handlers() -> Iterator[None]:
+    """Those of a process in which no command line has run."""
+    normal = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+    before = [(number, signal.signal(number, handler)) for number, handler in normal]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
@@ -192,7 +204,7 @@ def test_blocks_within_blocks_share_their_signals() -> None:
         with finishing(lambda: told.append("outer")) as outer:
             with finishing(lambda: told.append("inner")) as inner:
                 assert not inner()
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 assert inner()
             assert outer()
 
@@ -209,7 +221,7 @@ def test_what_a_handler_deals_with_itself_does_not_stop() -> None:
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
         with finishing() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert not stop()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -227,7 +239,7 @@ def test_what_a_handler_raises_is_raised_at_the_end(asked: bool) -> None:
 
     def work() -> None:
         with finishing() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert stop()
             done.append(1)
             if asked:
@@ -262,7 +274,7 @@ def test_a_line_that_cannot_be_written_is_no_error() -> None:
 
     def work() -> None:
         with finishing(refuse) as stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert stop()
             done.append(1)
 
@@ -270,6 +282,76 @@ def test_a_line_that_cannot_be_written_is_no_error() -> None:
     with pytest.raises(Stopped):
         work()
     assert done == [1]
+
+
+def test_whoever_has_a_screen_says_what_is_told() -> None:
+    told: list[str] = []
+    with pytest.raises(Stopped), telling(lambda: told.append("outer")), finishing():
+        signal.raise_signal(signal.SIGINT)
+    own = finishing(lambda: told.append("own"))
+    with pytest.raises(Stopped), telling(lambda: told.append("outer")), own:
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Stopped), finishing():
+        signal.raise_signal(signal.SIGINT)
+    assert told == ["outer", "own"]
+
+
+def test_embedding_says_that_the_batch_comes_first(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from byname import cli, commands
+from tests.helpers import FakeEncoder
+
+class Slow(FakeEncoder):
+    def encode_images(self, pixels):
+        print("reached", flush=True)
+        time.sleep(1)
+        return super().encode_images(pixels)
+
+commands.load_encoder = lambda *args, **options: Slow()
+sys.argv = ["byname", "embed", sys.argv[1], "-o", sys.argv[2], "--batch-size", "4"]
+cli.main()
+"""
+    run = start(script, make_photos(tmp_path / "photos", 20), tmp_path / "o.parquet")
+    run.send_signal(signal.SIGINT)
+    _, seen = run.communicate(timeout=60)
+    assert run.returncode == 130
+    first, last = seen.strip().splitlines()[-2:]
+    assert first.startswith("stopping as soon as the batches in hand are finished")
+    assert last.startswith("stopped; finished images are kept; go on: byname embed")
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_stopped_before_all_is_loaded() -> None:
+    """Ctrl-C while a library is imported leaves it in pieces, and it cannot be imported again."""
+    script = """
+import sys
+from byname import cli
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            raise ImportError("cannot load module more than once per process")
+
+def app(standalone_mode):
+    for name in [n for n in sys.modules if n.startswith(("numpy", "byname.console"))]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Broken())
+    print("reached", flush=True)
+    raise KeyboardInterrupt
+
+cli.app = app
+cli.main()
+"""
+    run = start(script)
+    _, seen = run.communicate(timeout=60)
+    assert (run.returncode, seen) == (130, "stopped before the end, nothing is half-written\n")
+
+
+def test_patience_is_the_same_with_and_without_a_run() -> None:
+    """Two numbers, as the command line must hear a signal before it has loaded anything."""
+    assert cli.PATIENCE == stop_module.PATIENCE
 
 
 def test_stopped_is_an_interrupt_and_no_error() -> None:
