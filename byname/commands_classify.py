@@ -24,6 +24,8 @@ from byname.inputs import open_images
 from byname.provenance import run_record
 from byname.rows import check_output, write_csv, write_rows
 from byname.runs.local import kept_until_written
+from byname.runs.plan import Plan
+from byname.runs.planfile import is_run
 
 __all__ = ["classify", "described", "opened_for", "read_or_fail", "say_notes", "summarise"]
 __all__ += ["with_extras"]
@@ -83,7 +85,7 @@ def classify(
         if path is not None:
             check_output(path)
         source = opened_for(images, image_column)
-        model = Classifier(**with_extras(options))
+        model = Classifier(**with_extras(options, images))
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
         model.extras_.match(source)
@@ -142,10 +144,16 @@ def _record(
     return made | ({"extra": model.extras_.record()} if model.extras_ else {})
 
 
-def with_extras(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a classifier, with what ``--with`` gives read."""
+def with_extras(options: Mapping[str, Any], images: str | None = None) -> dict[str, Any]:
+    """Options of a classifier, with what ``--with`` gives read.
+
+    Where the images are a run folder, whose vectors are of one encoder, that one is the default.
+    """
     given = options.get("extra")
-    return {**options, "extra": Extras(parse_with(given)) if given else None}
+    made = {**options, "extra": Extras(parse_with(given)) if given else None}
+    if images is not None and made.get("encoder") is None and is_run(images):
+        made |= {k: v for k, v in (Plan.open(images).how or {}).items() if made.get(k) is None}
+    return made
 
 
 def say_notes(model: Classifier, quiet: bool) -> None:

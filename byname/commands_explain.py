@@ -42,7 +42,7 @@ def run_explain(
         if isinstance(source, Source):
             for text in source.warnings:
                 say(f"warning: {text}")
-        model = Classifier(**with_extras(options))
+        model = Classifier(**with_extras(options, images))
         with text_progress(quiet) as advance_texts:
             model.prepare(advance_texts, images=source)
         model.extras_.match(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -18,7 +17,6 @@ from byname.console import Counter, collect_warnings, keep, progress_bar, say, w
 from byname.console import table as print_table
 from byname.embeddings import Embeddings
 from byname.encoders import load_encoder
-from byname.encoders.presets import DEFAULT
 from byname.errors import UsageError, some
 from byname.images.places import shown
 from byname.inputs import open_images, settled
@@ -194,11 +192,8 @@ def _summarise(
         parts.append(f"{errors:,} could not be read ('byname status' says why)")
     say(", ".join(parts) + f" -> {folder}")
     if whole:
-        named, encoder = shlex.quote(shown(str(folder))), (opened.how or {}).get("encoder")
-        if encoder is not None and encoder != (os.environ.get("BYNAME_ENCODER") or DEFAULT):
-            named += f" --encoder {shlex.quote(encoder)}"
-        merging = f"byname merge {shlex.quote(shown(str(folder)))} -o X.parquet"
-        say(f"next: byname classify {named} -c CLASSES, or {merging}")
+        named = shlex.quote(shown(str(folder)))
+        say(f"next: byname classify {named} -c CLASSES, or byname merge {named} -o X.parquet")
 
 
 def shards_of(texts: Sequence[str], of: int | None, count: int) -> list[int]:

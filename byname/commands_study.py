@@ -169,7 +169,7 @@ def _of_images(
     options: Mapping[str, Any],
 ) -> Found:
     source, counter = opened_for(images, image_column), Counter()
-    model = Classifier(**with_extras(options))
+    model = Classifier(**with_extras(options, images))
     with text_progress(quiet) as advance_texts:
         model.prepare(advance_texts)
     keys: list[str] = []

@@ -82,6 +82,21 @@ def test_from_images_to_one_file(run: Run, base: Path) -> None:
     assert record["counts"] == {"images": N, "errors": 2}
 
 
+def test_the_encoder_of_a_run_need_not_be_said_again(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(run)
+    assert run("run", "r").code == 0
+    monkeypatch.setenv("BYNAME_ENCODER", "no-such-encoder")  # the vectors are not of this one
+    found = run("classify", "r", "-c", "cat,dog", "-o", "rows.csv")
+    assert found.code == 0, found.err
+    assert len(Path("rows.csv").read_text().splitlines()) == N + 1
+    found = run("diagnose", "r", "-c", "cat,dog", "-o", "report.json")
+    assert found.code == 0, found.err
+    refused = run("classify", "r", "-c", "cat,dog", "-e", "no-such-encoder")
+    assert (refused.code, "no-such-encoder" in refused.err) == (2, True)
+
+
 def test_what_is_complete_is_not_made_again(run: Run, base: Path) -> None:
     plan(run)
     assert run("run-shard", "r", "1", "3-4", "--threads", 1).code == 0
