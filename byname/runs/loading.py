@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byname.encoders.memory import out_of_memory
-from byname.errors import ImageError, RunError
+from byname.errors import BynameError, ImageError, RunError
+from byname.images.decode import one_line
 from byname.images.refs import ImageRef
 from byname.runs.parts import HASH_BYTES
 from byname.runs.reuse import ReuseIndex
@@ -89,9 +90,13 @@ def load(
         why = error.strerror or type(error).__name__
         found = Loaded(b"", error=f"the file cannot be read ({why})")
     except Exception as error:  # views may ask an encoder, which has its own ways to say so
-        if not out_of_memory(error):
+        if out_of_memory(error):
+            found = Loaded(b"", error="not enough memory to resize it", short=True)
+        elif isinstance(error, BynameError):
             raise
-        found = Loaded(b"", error="not enough memory to resize it", short=True)
+        else:  # nobody has foreseen it: still the trouble of one file, and no end of a run
+            what = one_line(f"{type(error).__name__}: {error}")
+            found = Loaded(b"", error=f"reading it failed ({what})")
     return replace(found, size=size, seconds=time.monotonic() - began)
 
 

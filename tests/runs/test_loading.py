@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from byname.errors import ImageError, RunError
+from byname.errors import EncoderError, ImageError, RunError
 from byname.images.decode import _Turn, turn_since
 from byname.images.refs import ImageRef
 from byname.runs import loading
@@ -413,3 +413,21 @@ def test_memory_that_does_not_suffice_for_a_file_is_told_from_other_errors(where
     assert found.short
     assert found.pixels is None
     assert found.error.startswith("not enough memory to")
+
+
+def test_what_nobody_has_foreseen_is_an_error_of_the_file() -> None:
+    def refuse(data: bytes) -> np.ndarray:
+        raise KeyError("x\x1b[31m\ny")
+
+    found = load(Ref(), refuse, None)  # type: ignore[arg-type]
+    assert found.pixels is None
+    assert found.error.startswith("reading it failed (KeyError: ")
+    assert not set(found.error) & set("\x1b\n")
+
+
+def test_an_encoder_that_refuses_views_ends_the_run() -> None:
+    def refuse(data: bytes) -> np.ndarray:
+        raise EncoderError("look at it", "it gives no attention")
+
+    with pytest.raises(EncoderError, match="no attention"):
+        load(Ref(), refuse, None)  # type: ignore[arg-type]
