@@ -3,9 +3,10 @@
 Members that look at all images together hold the vectors and a few arrays (N, K) in memory, and
 compare every image with every other. Up to ``MOST`` images, and as long as 4 N (D + 3 K) bytes are
 no more than ``LIMIT``, they see all images as one batch. Beyond, the images are divided into
-groups of equal size, at most ``GROUP`` images and ``LIMIT`` bytes each. Which group an image
-belongs to is decided by its vector alone, through a hash: neither the order of the images nor
-their names matter, and each group is a random sample of all.
+groups of about equal size: at most ``LIMIT`` bytes, and ``GROUP`` images but for copies, which stay
+together. Which group an image belongs to is decided by its vector alone, through a hash: neither
+the order of the images nor their names matter, and each group is a random sample of all. Only
+copies that would fill a tenth of a group are divided, in the order in which they come.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ __all__ += ["hashed", "in_memory", "note", "sample", "some", "too_many"]
 MOST = 100_000  # images of one batch
 GROUP = 50_000  # images of a group, where there are more
 LIMIT = 1_000_000_000  # bytes of X and of three arrays (N, K)
+SPARE = 0.1  # of a group: images that equal vectors may add to it
 READ = 256 * 2**20  # bytes of stored vectors (float16) that one pass over them gathers
 _PER_BATCH = frozenset({"reference", "support"})  # fields without a row for each image
 
@@ -40,7 +43,8 @@ def too_many(batch: Batch, K: int) -> bool:
     >>> too_many(Batch(np.zeros((10, 2))), 3)
     False
     """
-    return len(batch) > MOST or len(batch) * _bytes(batch, K) > LIMIT
+    n = len(batch)
+    return n > MOST or (n > 1 and n * _bytes(batch, K) > LIMIT)
 
 
 def divided(batch: Batch, K: int) -> Iterator[tuple[NDArray[np.intp], Batch]]:
@@ -52,21 +56,33 @@ def divided(batch: Batch, K: int) -> Iterator[tuple[NDArray[np.intp], Batch]]:
     [[0, 1, 2]]
     """
     n = len(batch)
-    count = -(-n // min(GROUP, max(1, LIMIT // _bytes(batch, K))))
-    order = np.argsort(hashed(batch.X), kind="stable") if count > 1 else np.arange(n)
-    groups = [np.sort(order[i * n // count : (i + 1) * n // count]) for i in range(count)]
+    most = min(GROUP, max(1, int(LIMIT / (1 + SPARE)) // _bytes(batch, K)))
+    groups = [np.arange(n)] if n <= most else _cut(hashed(batch.X), -(-n // most))
     if not ops.is_stored(batch.X):
         for rows in groups:
             yield rows, batch_take(batch, rows)
         return
     # Each pass over the files serves several groups: they are scattered over all of them.
-    width = max(1, READ // max(1, 2 * int(batch.X.shape[1]) * -(-n // count)))
-    for part in ops.blocks(count, width):
+    width = max(1, READ // max(1, 2 * int(batch.X.shape[1]) * max(map(len, groups))))
+    for part in ops.blocks(len(groups), width):
         wanted = np.sort(np.concatenate(groups[part]))
         held = batch.X.halves(wanted)
         for rows in groups[part]:
             X = unit_rows(held[np.searchsorted(wanted, rows)], str)
             yield rows, replace(batch_take(batch, rows, X=False), X=X)
+
+
+def _cut(known: NDArray[np.uint64], count: int) -> list[NDArray[np.intp]]:
+    """Places in groups of about equal size; equal numbers stay together, unless they are many.
+
+    Whoever has the same vector as another is in the same group, in whatever order they come.
+    """
+    n, order = len(known), np.argsort(known, kind="stable")
+    ascending, ends = known[order], np.arange(count + 1) * n // count
+    at = ascending[ends[1:-1]]
+    first, behind = (np.searchsorted(ascending, at, side) for side in ("left", "right"))
+    ends[1:-1] = np.where(behind - first <= SPARE * n / count, first, ends[1:-1])
+    return [np.sort(order[a:b]) for a, b in pairwise(ends.tolist()) if a < b]
 
 
 def sample(batch: Batch, most: int) -> NDArray[np.intp]:

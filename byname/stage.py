@@ -13,6 +13,7 @@ import pkgutil
 import re
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -305,9 +306,14 @@ def _typed(spec: str, params: type, given: dict[str, str]) -> dict[str, Any]:
             raise RecipeError(
                 f"use '{spec}'", f"it has no parameter '{key}'", f"It has: {known or 'none'}."
             )
-        value: Any = None if text.lower() == "none" else text
+        kind = pydantic.TypeAdapter(hints[key])
         try:
-            values[key] = pydantic.TypeAdapter(hints[key]).validate_python(value)
+            if text.lower() == "none":
+                with suppress(pydantic.ValidationError):
+                    values[key] = kind.validate_python(None)
+                    continue
+            # "none" may also be one of the words that a parameter takes.
+            values[key] = kind.validate_python(text)
         except pydantic.ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise RecipeError(f"use '{spec}'", f"{key}={text!r} does not fit: {reason}") from None

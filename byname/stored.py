@@ -7,8 +7,10 @@ unit rows. Nothing makes one array of all rows unasked, however many there are.
 from __future__ import annotations
 
 import operator
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -112,6 +114,7 @@ class _Group:
     index: int
     rows: int
     good: NDArray[np.intp] | None
+    stamp: tuple[int, int, int]  # of the file when its names were read
 
     def __len__(self) -> int:
         return self.rows if self.good is None else len(self.good)
@@ -161,9 +164,13 @@ class StoredVectors(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
+        if index is None or index is ... or isinstance(index, tuple):
+            return np.asarray(self)[index]
         rows = np.asarray(index)
-        if rows.dtype == bool:
+        if rows.dtype == bool and rows.shape == (len(self),):
             rows = np.flatnonzero(rows)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise IndexError(f"{len(self)} vectors cannot be indexed by {rows.dtype}{rows.shape}")
         rows = rows.astype(np.intp, copy=False) if rows.size else np.zeros(rows.shape, np.intp)
         if rows.size * self.shape[1] * 4 > PICKED:
             raise self._too_many(rows.size)
@@ -254,9 +261,13 @@ class StoredVectors(NDArrayOperatorsMixin):
         group = self._groups[g]
         try:
             if self._file is None or self._file[0] != group.path:
-                self._file = (group.path, _opened(group.path))
+                self._file = (group.path, _opened(group.path, group.stamp))
             column = self._file[1].read_row_group(group.index, columns=["vector"])["vector"]
             found = vectors_of(column)
+            with suppress(FileNotFoundError):  # replaced or deleted, an open file is still there
+                now = _stamp(group.path)
+                if now != group.stamp and now[0] == group.stamp[0]:
+                    raise _changed(group.path)
             if column.null_count or found.shape != (group.rows, self.shape[1]):
                 raise ValueError("it is not what it was when it was opened")
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
@@ -285,7 +296,8 @@ def open_stored(paths: Sequence[Path], dim: int) -> tuple[StoredVectors, Keys, d
     errors: dict[str, str] = {}
     for path in paths:
         try:
-            with _opened(path) as file:
+            stamp = _stamp(path)
+            with _opened(path, stamp) as file:
                 _check_columns(file.schema_arrow, dim)
                 for g in range(file.num_row_groups):
                     table = file.read_row_group(g, columns=list(COLUMNS))
@@ -301,7 +313,7 @@ def open_stored(paths: Sequence[Path], dim: int) -> tuple[StoredVectors, Keys, d
                         errors.update(pairs)
                         good, name = np.flatnonzero(keep), name.filter(keep)
                     names.append(name)
-                    groups.append(_Group(Path(path), g, len(table), good))
+                    groups.append(_Group(Path(path), g, len(table), good, stamp))
         except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
             raise _unreadable(path, error) from None
     keys = Keys(pa.chunked_array(names, pa.string()))
@@ -347,8 +359,22 @@ def unit_rows(array: NDArray[Any], key: Any) -> NDArray[np.float32]:
     return out
 
 
-def _opened(path: Path) -> Any:
-    return pq.ParquetFile(path, page_checksum_verification=True)
+def _opened(path: Path, stamp: tuple[int, int, int]) -> Any:
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    if _stamp(path) != stamp:
+        raise _changed(path)
+    return file
+
+
+def _changed(path: Path) -> EmbeddingsError:
+    # Other vectors under the names that were read: answers would be those of other images.
+    seen = "it was changed after its names were read"
+    return EmbeddingsError(f"read the vectors in '{path}'", seen, "Start again.")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    told = os.stat(path)  # noqa: PTH116
+    return told.st_ino, told.st_size, told.st_mtime_ns
 
 
 def _check_columns(schema: pa.Schema, dim: int) -> None:
@@ -366,6 +392,8 @@ def _check_columns(schema: pa.Schema, dim: int) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> EmbeddingsError:
+    if isinstance(error, EmbeddingsError):
+        return error
     seen = (str(error) or type(error).__name__).splitlines()[0][:200]
     return EmbeddingsError(
         f"read the vectors in '{path}'", f"it is damaged or gone ({seen})", "Make it again."

@@ -87,6 +87,36 @@ def test_the_order_of_images_moves_none_to_another_group() -> None:
     assert len(chosen[0]) == 50
 
 
+@pytest.mark.usefixtures("few")
+def test_copies_of_an_image_are_in_one_group_in_any_order() -> None:
+    X, texts = world()
+    X, order = X.copy(), np.argsort(hashed(X))
+    X[order[200:204]] = X[order[58]]  # now the first group ends between copies
+    found = []
+    for order in (np.arange(N), np.arange(N)[::-1], np.random.default_rng(1).permutation(N)):
+        made = [order[rows] for rows, _ in divided(Batch(X[order]), K)]
+        found.append({frozenset(rows.tolist()) for rows in made})
+        assert max(map(len, made)) <= 66
+        S = Pipeline(member("clusters")).fit(texts, Batch(X)).scores(Batch(X[order]))
+        np.testing.assert_allclose(
+            S[np.argsort(order)],
+            Pipeline(member("clusters")).fit(texts, Batch(X)).scores(Batch(X)),
+            atol=1e-4,
+        )
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_copies_that_fill_groups_are_divided(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "LIMIT", limit)
+    batch = Batch(np.tile(world()[0][:1], (N, 1)))
+    made = [rows for rows, _ in divided(batch, K)]
+    assert {len(rows) for rows in made} == {60 if limit > 1 else 1}
+    assert sorted(np.concatenate(made)) == list(range(N))
+    assert not any(too_many(group, K) for _, group in divided(batch, K)), "or it would not end"
+
+
 def test_the_hash_is_of_the_vector_alone() -> None:
     X = world()[0]
     found = hashed(X)

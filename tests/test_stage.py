@@ -83,6 +83,13 @@ def test_create_reads_each_type(dummy: Any) -> None:
     assert create("dummy").params == DummyParams()
 
 
+def test_none_may_be_one_of_the_words_that_a_parameter_takes() -> None:
+    assert create("zpe[mode=none,select=none]").params.mode == "none"
+    assert create("zpe[mode=none,select=none]").params.select is None
+    with pytest.raises(RecipeError, match="temperature='none' does not fit: Input should be a"):
+        create("zpe[temperature=none]")
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +99,43 @@ def test_numpy_does_not_make_one_array_unasked(
         S[:21]
     with pytest.raises(AttributeError):
         S.colour  # noqa: B018
+
+
+def test_other_ways_to_index(both: tuple[Embeddings, Embeddings], monkeypatch: Any) -> None:
+    X, S = (e.vectors for e in both)
+    for wrong in (np.array([0.5]), np.ones(3, bool), np.ones((N, 8), bool), "a"):
+        with pytest.raises(IndexError, match="40 vectors cannot be indexed by"):
+            S[wrong]
+    with pytest.raises(EmbeddingsError, match="put 40 stored vectors into memory"):
+        S[:, 0]
+    monkeypatch.setattr(stored, "LIMIT", S.nbytes)
+    for index in ((slice(None), 0), (3, 1), None, ...):
+        np.testing.assert_array_equal(S[index], X[index])
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced", "deleted"])
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_file_that_changes_never_gives_vectors_of_other_images(
+    how: str, begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "KEPT", 0)
+    X, path, other = unit_vectors(N), tmp_path / "x.parquet", tmp_path / "y.parquet"
+    kept = on_disk(path, X, monkeypatch)[1].vectors
+    Embeddings.from_arrays(X[::-1]).save(other)
+    if begun:
+        known = kept[:]
+        kept[:1]
+    if how == "in place":
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(1, 1))  # clocks of file systems may be coarse
+    else:
+        other.replace(path) if how == "replaced" else path.unlink()
+    if begun and how != "in place":  # the file that is open is still what it was
+        np.testing.assert_array_equal(kept[:], known)
+        return
+    seen = "damaged or gone" if how == "deleted" else "changed after its names were read"
+    with pytest.raises(EmbeddingsError, match=seen):
+        kept[:]
 
 
 def test_operations_go_through_it_in_blocks(

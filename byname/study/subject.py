@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byname import ops
 from byname.classifier import Classifier
 from byname.gathered import Gathered
-from byname.groups import batch_take, sample, too_many
+from byname.groups import LIMIT, batch_take, sample, too_many
 from byname.images.sources import Source
 from byname.pipeline import Pipeline
 from byname.recipes import Recipe, get_recipe
@@ -124,7 +124,7 @@ class Subject:
         wanted = model.encoder_.info.preprocess
         batch, keys, whole = given.batch, given.embeddings.keys, None
         if most and (ops.is_stored(batch.X) or too_many(batch, model._texts.n_classes)):
-            rows = sample(batch, most)
+            rows = sample(batch, min(most, LIMIT // (4 * int(batch.X.shape[1]))))
             if len(rows) < len(batch):
                 whole, keys = batch, [keys[i] for i in rows.tolist()]
             batch = batch_take(batch, rows)

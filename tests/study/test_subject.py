@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from byname import Classifier
+from byname import Classifier, groups
 from byname.encoders import PrecomputedEncoder
 from byname.ops import softmax
 from byname.recipes import get_recipe
+from byname.report.data import make_report
 from byname.study.subject import Subject
 from tests.report.worlds import subject_of, world
+from tests.stored import on_disk
 
 BACKOFF = get_recipe("ensemble", decide="backoff[threshold=0.8, calibrate=off]")
 
@@ -66,3 +69,30 @@ def test_of_a_classifier() -> None:
     wanted = (task.images @ vectors.T).argmax(axis=1)
     assert subject.answers.tolist() == wanted.tolist()
     assert not hasattr(model, "pipeline_"), "the given classifier stays as it was"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_of_many_images_a_sample_is_studied(
+    stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = world()
+    names, width = task.taxonomy.class_ids, task.images.shape[1]
+    encoder = PrecomputedEncoder(([f"a {name}" for name in names], task.texts[0]))
+    model = Classifier(list(names), encoder=encoder, templates=["a {}"], recipe="ensemble")
+    held, kept = on_disk(tmp_path / "x.parquet", task.images, monkeypatch, group=50)
+    row = dict(zip(held.keys, held.vectors, strict=True))
+    if not stored:
+        monkeypatch.setattr(groups, "MOST", len(held) - 1)
+    X = kept if stored else held
+    for most, limit in ((40, 10**9), (10**6, 4 * width * 40)):
+        monkeypatch.setattr("byname.study.subject.LIMIT", limit)
+        subject = Subject.of_classifier(model, X, most=most)
+        assert (len(subject.keys), subject.n_images) == (40, len(held))
+        np.testing.assert_array_equal(subject.X, np.stack([row[key] for key in subject.keys]))
+        report = make_report(subject)
+        assert report["n_images"] == len(held)
+        assert sum(one["n"] for one in report["classes"].values()) == len(held)
+        assert any(f"looked at 40 of {len(held)} images" in note for note in report["notes"])
+    monkeypatch.setattr("byname.study.subject.LIMIT", 10**9)
+    every = Subject.of_classifier(model, X, most=10**6 if stored else None)
+    assert every.n_images == len(held)
