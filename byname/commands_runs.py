@@ -80,10 +80,10 @@ def plan(
         made = create_run(source, folder, model, how, shard_size)
     if not quiet:
         size = made.settings.shard_size
+        shards = "1 shard" if made.n_shards == 1 else f"{made.n_shards:,} shards of {size:,}"
         say(
             f"{'the same plan is there already' if known else 'planned'}: {len(made.refs):,} "
-            f"images in {made.n_shards:,} shards of {size:,}, encoder {made.settings.encoder} "
-            f"-> {folder}"
+            f"images in {shards}, encoder {made.settings.encoder} -> {folder}"
         )
         say(f"next: byname run {shlex.quote(shown(str(folder)))}")
 
