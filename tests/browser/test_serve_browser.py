@@ -91,7 +91,7 @@ def test_from_upload_to_exported_corrections(start: Start, show: Show) -> None:
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#viewer-title")).to_have_text("ball-green.jpg")
     page.keyboard.press("Escape")
-    assert first.locator(".body").evaluate("node => node === document.activeElement")
+    expect(first.locator(".body")).to_be_focused()
 
     with page.expect_download() as download:
         page.click("#export")

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
     sys.exit(77)
 """
-
-
-@pytest.fixture(autouse=True)
-def interrupts_are_heard() -> Iterator[None]:
-    """Tests that were started with "&" or nohup ignore Ctrl-C, and so do their children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def client(url: str, folder: Path, n: int) -> subprocess.Popen[str]:
