@@ -31,7 +31,7 @@ BOTH = pytest.mark.parametrize(
 )
 # Runs the command line with one function replaced by one that says that it was reached, and waits.
 HALT = """
-import importlib, sys, time
+import importlib, os, sys, time
 module, name, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = "byname"
 held = importlib.import_module(module)
@@ -40,7 +40,7 @@ for part in name.split(".")[:-1]:
 name = name.split(".")[-1]
 real = getattr(held, name)
 def halt(*args, **kwargs):
-    print("reached", flush=True)
+    os.write(1, b"reached\\n")  # in one piece, also from two threads
     time.sleep(60)
     return real(*args, **kwargs)
 setattr(held, name, halt)
