@@ -7,8 +7,8 @@ The images are 16 x 16 pixels, a class's colours with noise, stored in Parquet f
 a random projection to 512 numbers, so that nothing but byname itself takes time or memory. Each
 step is the command as a user types it. Memory is the largest sum, over the command and its workers,
 of what each holds, looked at ten times a second; and what the system says when the command ends.
-The exponent is fitted to CPU seconds (of the command and its workers) without those of a run of
-2,000 images, which hold the start.
+The exponent is that of CPU seconds (of the command and its workers) over N, both without the first
+60,000 images, which hold the start of the processes and the samples that diagnose looks at.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 SIDE, DIM, CLASSES, FILE = 16, 512, 100, 100_000
 HEAD = f"P6 {SIDE} {SIDE} 255\n".encode()
-START = 2000
+START = 60_000  # more than any sample that is looked at however many images there are
 
 
 def prototypes() -> np.ndarray:
@@ -179,6 +179,13 @@ def steps(count: int, workers: int, place: Path, model: Path) -> dict[str, Used]
     return found
 
 
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """How seconds grow with images beyond ``START``; NaN for one size."""
+    if len(sizes) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(np.array(sizes) - START), np.log(seconds), 1)[0])
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -198,11 +205,9 @@ def main() -> None:
         used = [found[n][step] for n in sizes]
         cells = [f"{u.seconds:.0f}, {u.cpu:.0f}, {u.megabytes:.0f}" for u in used]
         net = [max(u.cpu - first.cpu, 1e-3) for u in used]
-        slope = np.polyfit(np.log(sizes), np.log(net), 1)[0] if len(sizes) > 1 else float("nan")
-        print(f"| {step} | " + " | ".join(cells) + f" | {slope:.3f} |")
+        print(f"| {step} | " + " | ".join(cells) + f" | {exponent(sizes, net):.3f} |")
     total = [sum(found[n][s].cpu - start[s].cpu for s in start) for n in sizes]
-    if len(sizes) > 1:
-        print(f"\nall steps: exponent {np.polyfit(np.log(sizes), np.log(total), 1)[0]:.3f}")
+    print(f"\nall steps: exponent {exponent(sizes, total):.3f}")
     peak = max(u.megabytes for steps_of in found.values() for u in steps_of.values())
     print(f"peak: {peak:,.0f} MB")
 
