@@ -248,6 +248,12 @@ class TextTower(_Tower):
 
     def _pad_id(self, layout: Layout) -> int:
         if isinstance(layout.pad, int):
+            if not 0 <= layout.pad < 2**31:
+                raise EncoderError(
+                    f"use the encoder folder '{layout.folder}'",
+                    f"its pad_id is {layout.pad}",
+                    "It is the number of a token, 0 or more: get the folder again from its source.",
+                )
             return layout.pad
         found = self.tokens.token_id(layout.pad)
         if found is None:

@@ -282,6 +282,8 @@ def test_wrong_pixels_and_texts(tmp_path: Path) -> None:
         ({"context_length": 0}, "its context_length is 0. It is None or a whole number from 2"),
         ({"context_length": 10**12}, "its context_length is 1000000000000"),
         ({"context_length": 1e999}, "a description in it does not fit"),
+        ({"pad_id": 2**63}, "its pad_id is 9223372036854775808"),
+        ({"pad_id": -1}, "its pad_id is -1"),
         ({"size": 16, "resize": 16}, "its description says 16 x 16"),
     ],
 )
