@@ -78,6 +78,9 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
+LATE = "reading it took longer than 4 s"
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     world.photos(tmp_path / "photos", N)
@@ -106,7 +109,8 @@ def test_a_server_that_stumbles_costs_only_what_it_does_not_give(
     assert set(errors) == set(TROUBLE)
     assert len(found) == N - len(TROUBLE)
     assert errors["0003.jpg"] == "it is not there (not found)"
-    assert "4 s" in errors["0011.jpg"]
+    # the reader of URLs gives up a little before the limit of the file, if it comes to its turn
+    assert errors["0011.jpg"] in ("the server does not answer in time", LATE)
     assert all(why.strip() and "\n" not in why for why in errors.values())
     Server.mended = True
     Server.end.set()
