@@ -19,7 +19,7 @@ from byname.files import atomic_path, parse_json, read_json
 from byname.stored import Keys, open_stored, unit_rows, vector_array, vectors_of
 
 __all__ = ["FORMAT", "Embeddings", "is_embeddings_file", "is_run_folder", "vector_array"]
-__all__ += ["vectors_of"]
+__all__ += ["stay_on_disk", "vectors_of"]
 
 FORMAT = "byname-embeddings/1"
 RUN = "byname-run/"  # what the format of a run's plan begins with
@@ -259,13 +259,24 @@ def is_run_folder(path: str | Path) -> bool:
         return False
 
 
+def stay_on_disk(rows: int, width: int) -> bool:
+    """Whether so many vectors are left in their files.
+
+    Examples
+    --------
+    >>> stay_on_disk(100_000, 512), stay_on_disk(1_000_000, 512)
+    (False, True)
+    """
+    return 4 * rows * width > IN_MEMORY
+
+
 def _large(path: str | Path) -> bool:
     """Whether this is a file of :meth:`Embeddings.save` with more vectors than go into memory."""
     with pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     kinds = {field.name: field.type for field in schema}
     width = getattr(kinds.get("vector"), "list_size", 0)
-    return bool(_meta(schema).get("format") == FORMAT and 4 * rows * width > IN_MEMORY)
+    return _meta(schema).get("format") == FORMAT and stay_on_disk(rows, width)
 
 
 def _of_files(paths: Sequence[Path], meta: Mapping[str, Any], cls: type[Embeddings]) -> Embeddings:
@@ -306,7 +317,7 @@ def _of_run(folder: Path, cls: type[Embeddings]) -> Embeddings:
         raise EmbeddingsError(asked, seen, f"See 'byname status {folder}'. {do}")
     names: Sequence[str] = keys
     rows: Any = vectors
-    if vectors.nbytes <= IN_MEMORY:
+    if not stay_on_disk(*vectors.shape):
         # Larger ones keep the order of the plan: there, rows are sorted when they are answered.
         order = keys.order()
         names, rows = tuple(keys.take(order)), vectors.load()[order]

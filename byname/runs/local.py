@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pyarrow as pa
 from filelock import FileLock
 
 from byname.cache import working_dir
-from byname.embeddings import Embeddings, vectors_of
+from byname.embeddings import Embeddings, stay_on_disk, vectors_of
 from byname.encoders.base import Encoder
-from byname.errors import BynameError, CacheError
+from byname.errors import BynameError, CacheError, EmbeddingsError
 from byname.images.sources import Source
 from byname.runs.disk import sweep
 from byname.runs.job import processors
@@ -61,7 +62,9 @@ def embed_source(
     Returns
     -------
     Embeddings
-        Sorted by key; files that could not be read are in ``errors``.
+        In the order of the plan: sorted by key, or by place in large files such as tars. Files
+        that could not be read are in ``errors``. More than 256 MiB of vectors stay in the parts,
+        where these outlive the call (a cached run, or inside :func:`kept_until_written`).
 
     Raises
     ------
@@ -88,8 +91,21 @@ def embed_source(
                 progress=progress,
                 stop=stop,
             )
+            if _left_on_disk(plan):
+                for index in range(plan.n_shards):
+                    work(index=index)
+                with suppress(EmbeddingsError):  # somebody cleared the cache meanwhile
+                    found = Embeddings.load(plan.folder)
+                    # the plan may have been written by a run with other names for the same
+                    return replace(found, encoder=plan.settings.encoder, root=plan.root)
             # each table is taken in as it comes, so that none but the last is in memory
             return merge(plan, (work(index=index) for index in range(plan.n_shards)))
+
+
+def _left_on_disk(plan: Plan) -> bool:
+    """Whether there are too many vectors for memory, and their parts outlive this call."""
+    outlives = plan.settings.shared or _kept.get() is not None
+    return outlives and stay_on_disk(len(plan.refs), plan.settings.dim)
 
 
 @contextmanager

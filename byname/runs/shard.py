@@ -19,7 +19,7 @@ from byname.images.decode import turn_since
 from byname.images.load import load_pixels
 from byname.runs.encoding import Batcher, Encoding
 from byname.runs.loading import Loaded, Loader, load
-from byname.runs.parts import Journal, Row, read_part, rows_table, write_part
+from byname.runs.parts import Journal, Row, part_paths, read_part, rows_table, write_part
 from byname.runs.plan import Plan
 from byname.runs.reuse import ReuseIndex
 from byname.runs.stop import Stopped
@@ -107,6 +107,7 @@ class _Shard:
         self.careful, self.batcher = careful, Batcher(encoder, careful)
         self.in_flight = encoder.in_flight if careful is None else 1
         self.rows: dict[int, Row] = {}
+        self.before: pa.Table | None = None  # a complete part whose errors are tried again
         self.encoded = 0
         self.began = time.monotonic()
 
@@ -121,6 +122,7 @@ class _Shard:
         self.progress(len(self.rows), False)
         if table is not None and complete and len(table) == len(self.rows):
             return table
+        self.before = table if complete else None
         return None
 
     def loader(
@@ -168,7 +170,11 @@ class _Shard:
                     raise
                 stopped = True
         done = rows_table([self.rows[i] for i in range(len(self.refs))], self.dim)
-        write_part(self.plan.folder, self.index, done, self.counts(loader), self.made_of)
+        if self.before is not None and done.equals(self.before):
+            # Not written anew: another process may be reading the vectors in it.
+            part_paths(self.plan.folder, self.index)[2].unlink(missing_ok=True)
+        else:
+            write_part(self.plan.folder, self.index, done, self.counts(loader), self.made_of)
         return done, stopped
 
     def counts(self, loader: Loader | None) -> Counts:
