@@ -77,10 +77,12 @@ class Row:
     worked: int = 0
     began: float = field(default_factory=lambda: time.perf_counter())
     since: float = field(default_factory=lambda: time.perf_counter())
+    at_first: int = 0  # done by then
 
     def turn(self, what: str) -> None:
         """Begin with something else."""
         self.what, self.total, self.done, self.worked, self.shown = what, None, 0, 0, False
+        self.at_first = 0
         self.began = self.since = time.perf_counter()
 
     def update(self, done: int, total: int | None) -> None:
@@ -88,7 +90,7 @@ class Row:
         if self.shown:
             self.worked += max(0, done - self.done)
         else:
-            self.since = time.perf_counter()
+            self.since, self.at_first = time.perf_counter(), done
         self.done, self.total, self.shown = done, total, True
 
     def add(self, done: int, work: bool) -> None:
@@ -96,7 +98,7 @@ class Row:
         if work:
             self.worked += done
         elif not self.worked:
-            self.since = time.perf_counter()
+            self.since, self.at_first = time.perf_counter(), self.done + done
         self.done, self.shown = self.done + done, True
 
     def counts(self) -> str:
@@ -111,11 +113,14 @@ class Row:
         return self.worked / seconds if self.worked and seconds > SOON else None
 
     def left(self) -> float | None:
-        """Seconds until the end, if the pace stays; None where that is not known."""
-        rate = self.rate()
-        if rate is None or self.total is None or self.total <= self.done:
+        """Seconds until the end, if the pace stays; None where that is not known.
+
+        What is known when its turn comes counts here: of what is left, as much will be so.
+        """
+        if self.rate() is None or self.total is None or self.total <= self.done:
             return None
-        return (self.total - self.done) / rate
+        passed = max(self.done - self.at_first, self.worked)
+        return (self.total - self.done) / passed * (time.perf_counter() - self.since)
 
     def line(self) -> str:
         """The same as a line of text."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.commands import Run, call
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +40,9 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("needs the shared data folder: set BYNAME_SHARED")
     return folder / "data"
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, called in this process."""
+    return partial(call, capfd, monkeypatch)

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from byname import cli, commands_evaluate
+from byname import commands_evaluate
 from byname.embeddings import Embeddings
 from byname.scoring import METRICS
+from tests.commands import Run, call
 from tests.helpers import FakeEncoder, make_photo
 
 SHARED_RECIPES = "plain,ensemble,cpe"
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(commands_evaluate, "load_encoder", lambda *a, **k: FakeEncoder())
 
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["byname", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    return call
+    return partial(call, capfd, monkeypatch, "evaluate")
 
 
 @pytest.fixture

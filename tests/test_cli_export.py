@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.commands import Run
+
 pytest.importorskip("onnx", reason="exports need the package onnx")
 
-from byname import cli, commands_export
+from byname import commands_export
 from byname.encoders import export_graphs, load_encoder
 from byname.errors import EncoderUnavailableError
 from tests.encoders import tiny, tiny_torch
 from tests.helpers import FakeEncoder, make_photos
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["byname", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    return call
 
 
 @pytest.fixture

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from byname import cli
+from tests.commands import Run, call
 from tests.helpers import FakeEncoder, make_photo, make_photos
 from tests.test_extra import Other
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 
 
 class Machine:
@@ -50,15 +40,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def run(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, machine: Machine
 ) -> Run:
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["byname", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    return call
+    return partial(call, capfd, monkeypatch)
 
 
 @pytest.fixture

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from byname import Classifier, cli
+from byname import Classifier
 from byname.errors import NeedsError
+from tests.commands import Result, Run, call
 from tests.helpers import FakeEncoder, make_photos
 
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 MAKE = ("prompts", "make", "--style", "haprompts")
 TREE = {"name": "all", "children": [
     {"name": "fruit", "children": [{"name": "lemon"}, {"name": "apple"}]},
@@ -34,16 +26,7 @@ TREE = {"name": "all", "children": [
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     Path("tree.json").write_text(json.dumps(TREE))
-
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["byname", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    return call
+    return partial(call, capfd, monkeypatch)
 
 
 def lines(path: str) -> list[dict[str, Any]]:

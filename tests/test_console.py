@@ -64,7 +64,10 @@ def test_a_row_knows_its_pace_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> N
     assert row.rate() == pytest.approx(2)
     assert row.left() == pytest.approx(25)
     assert row.line() == "images: 50 of 100, 2.0/s, 0:15 so far, about 0:25 left"
-    row.add(50, work=True)
+    row.add(40, work=False)  # copies of what was encoded: as many will be among the rest
+    assert row.rate() == pytest.approx(2)
+    assert row.left() == pytest.approx(1)
+    row.add(10, work=True)
     assert row.left() is None
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from byname import cli
 from byname.commands_discover import names_found
 from byname.errors import UsageError
 from byname.kmeans import kmeans
@@ -32,6 +29,7 @@ from byname.programs.discover import (
 from byname.taskfile import Task
 from byname.taxonomy import Node, Taxonomy
 from byname.taxonomy_io import read_taxonomy
+from tests.commands import Run
 from tests.helpers import make_photos
 
 
@@ -334,27 +332,7 @@ def test_real_vectors(shared: Path) -> None:
 # -- the command
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 WORDS = ("cat", "dog", "owl", "kitty", "stone")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["byname", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    return call
 
 
 @pytest.fixture
