@@ -268,8 +268,9 @@ class Classifier(Estimator):
         X = opened(X)
         self.prepare(images=X)
         how = self._means()
+        size, cache, told = how.batch_size, how.cache, how.progress
         found = as_embeddings(
-            X, how.encoder, batch_size=how.batch_size, cache=how.cache, progress=how.progress
+            X, how.encoder, batch_size=size, cache=cache, on_disk=True, progress=told
         )
         check_vectors(found, self.encoder_.info)
         return found

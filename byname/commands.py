@@ -84,7 +84,12 @@ def embed(
             say(f"note: {verdict.in_words()}")
         with progress_bar(counter, len(source), quiet, cache) as advance:
             found = as_embeddings(
-                source, model, batch_size=batch_size, cache=cache, progress=advance
+                source,
+                model,
+                batch_size=batch_size,
+                cache=cache,
+                on_disk=True,
+                progress=advance,
             )
         seconds = {"images": counter.seconds, "total": time.perf_counter() - start}
         counts = {

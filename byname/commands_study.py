@@ -35,6 +35,7 @@ from byname.report.data import make_report
 from byname.report.page import page
 from byname.report.terminal import show
 from byname.rows import check_output
+from byname.runs.local import kept_until_written
 from byname.study.subject import Subject
 from byname.taskfile import Task
 
@@ -83,7 +84,7 @@ def run_diagnose(
     html = output is not None and output.suffix.lower() == ".html"
     if output is not None and not html:
         check_beside(output, task)
-    with collect_warnings() as told:
+    with collect_warnings() as told, kept_until_written():
         if task is not None:
             with working(quiet):
                 tell("read the task")

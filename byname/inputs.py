@@ -26,6 +26,7 @@ from byname.ops import is_torch, to_numpy
 from byname.runs import embed_source
 from byname.runs.plan import ordered
 from byname.runs.shard import Progress
+from byname.stored import StoredVectors
 
 __all__ = [
     "as_embeddings",
@@ -204,9 +205,12 @@ def as_embeddings(
     *,
     batch_size: int = 32,
     cache: bool = True,
+    on_disk: bool = False,
     progress: Progress = lambda done, encoded: None,
 ) -> Embeddings:
     """Vectors of whatever the user passed as images.
+
+    ``on_disk`` is for :func:`byname.runs.embed_source`.
 
     Raises
     ------
@@ -217,13 +221,16 @@ def as_embeddings(
     X = opened(X)
     if isinstance(X, Embeddings):
         return X
+    if isinstance(X, StoredVectors):
+        return Embeddings(tuple(f"{i:08d}" for i in range(len(X))), X)
     if isinstance(X, Source):
         keys = [ref.key for ref in X.refs]
         if (found := encoder.lookup(keys)) is not None:
             vectors, errors = found
             known = tuple(key for key in keys if key not in errors)
             return Embeddings(known, vectors, encoder.info.id, "", errors, X.root)
-        return embed_source(X, encoder, batch_size=batch_size, cache=cache, progress=progress)
+        made = partial(embed_source, batch_size=batch_size, cache=cache, on_disk=on_disk)
+        return made(X, encoder, progress=progress)
     if is_torch(X):
         X = to_numpy(X)
     if isinstance(X, np.ndarray):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -39,6 +39,7 @@ def embed_source(
     shard_size: int = SHARD_SIZE,
     workers: int | None = None,
     cache: bool = True,
+    on_disk: bool = False,
     progress: Progress = lambda done, encoded: None,
 ) -> Embeddings:
     """Vectors of every image of a source, through shards under the cache.
@@ -51,20 +52,19 @@ def embed_source(
     shard_size : int, default 1024
         Images a part.
     workers : int, optional
-        Threads that read and decode; as many as processors by default.
+        Threads that read and decode.
     cache : bool, default True
-        With False nothing of earlier runs is used and nothing is left behind; the parts lie in
-        the cache folder only until the run ends, so that a killed run can go on. So it is, too,
-        for an encoder without ``weights_sha256``, whose vectors may change under its name.
+        With False, or an encoder without ``weights_sha256`` (others may have its name), nothing
+        of earlier runs is used or left behind; parts stay until the end, for after a kill.
+    on_disk : bool, default False
+        Inside :func:`kept_until_written`, leave more than 256 MiB of vectors in the parts.
     progress : callable
         Called with ``(n, encoded)`` after each batch.
 
     Returns
     -------
     Embeddings
-        In the order of the plan: sorted by key, or by place in large files such as tars. Files
-        that could not be read are in ``errors``. More than 256 MiB of vectors stay in the parts,
-        where these outlive the call (a cached run, or inside :func:`kept_until_written`).
+        Sorted by key, or by place in large files such as tars; ``errors`` has unreadable files.
 
     Raises
     ------
@@ -76,8 +76,7 @@ def embed_source(
         After Ctrl-C or SIGTERM, when the batch in hand is on disk; a ``KeyboardInterrupt``.
     """
     cache = cache and bool(encoder.info.weights_sha256)
-    base = working_dir()
-    with _disk_errors(base):
+    with _disk_errors(base := working_dir()):
         plan = make_plan(source, encoder, base, shard_size=shard_size, share=cache)
         sweep(plan.folder)
         with _until_done(plan), finishing() as stop:
@@ -91,21 +90,23 @@ def embed_source(
                 progress=progress,
                 stop=stop,
             )
-            if _left_on_disk(plan):
-                for index in range(plan.n_shards):
-                    work(index=index)
-                with suppress(EmbeddingsError):  # somebody cleared the cache meanwhile
-                    found = Embeddings.load(plan.folder)
-                    # the plan may have been written by a run with other names for the same
-                    return replace(found, encoder=plan.settings.encoder, root=plan.root)
-            # each table is taken in as it comes, so that none but the last is in memory
-            return merge(plan, (work(index=index) for index in range(plan.n_shards)))
+            return _whole(plan, work, on_disk and _kept.get() is not None)
 
 
-def _left_on_disk(plan: Plan) -> bool:
-    """Whether there are too many vectors for memory, and their parts outlive this call."""
-    outlives = plan.settings.shared or _kept.get() is not None
-    return outlives and stay_on_disk(len(plan.refs), plan.settings.dim)
+def _whole(plan: Plan, work: Callable[..., pa.Table], on_disk: bool) -> Embeddings:
+    if on_disk and stay_on_disk(len(plan.refs), plan.settings.dim):
+        for index in range(plan.n_shards):
+            work(index=index)
+        with suppress(EmbeddingsError):  # where somebody cleared the cache meanwhile
+            return _of_parts(plan)
+    # each table is taken in as it comes, so that none but the last is in memory
+    return merge(plan, (work(index=index) for index in range(plan.n_shards)))
+
+
+def _of_parts(plan: Plan) -> Embeddings:
+    found = Embeddings.load(plan.folder)
+    # the plan may have been written by a run with other names for the same
+    return replace(found, encoder=plan.settings.encoder, root=plan.root)
 
 
 @contextmanager

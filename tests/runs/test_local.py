@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from byname import Classifier, embeddings
 from byname.cache import clear_cache
 from byname.embeddings import Embeddings
 from byname.images.sources import open_source
-from byname.runs import embed_source
+from byname.runs import embed_source, local
 from byname.runs.local import kept_until_written
 from byname.stored import StoredVectors
+from tests.commands import Run
 from tests.helpers import FakeEncoder, make_photos
 
 N = 23
@@ -37,8 +40,15 @@ def held(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Embeddings:
 
 
 def embed(photos: Path, encoder: FakeEncoder | None = None, *, cache: bool = True) -> Embeddings:
-    source = open_source(photos)
-    return embed_source(source, encoder or FakeEncoder(), shard_size=10, cache=cache)
+    source, how = open_source(photos), {"shard_size": 10, "cache": cache, "on_disk": True}
+    return embed_source(source, encoder or FakeEncoder(), **how)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def command() -> Iterator[None]:
+    """As within a command."""
+    with kept_until_written():
+        yield
 
 
 def same(a: Embeddings, b: Embeddings) -> bool:
@@ -51,6 +61,7 @@ def same(a: Embeddings, b: Embeddings) -> bool:
     )
 
 
+@pytest.mark.usefixtures("command")
 def test_the_same_vectors(photos: Path, held: Embeddings) -> None:
     assert list(held.errors) == ["0002a.jpg"]
     for _ in range(2):
@@ -59,12 +70,19 @@ def test_the_same_vectors(photos: Path, held: Embeddings) -> None:
     assert embed(photos, FakeEncoder(name="another")).encoder == "another"
 
 
-def test_without_the_cache_they_stay_until_all_is_written(photos: Path, held: Embeddings) -> None:
-    assert isinstance(embed(photos, cache=False).vectors, np.ndarray)  # nobody keeps the parts
+def test_they_stay_until_a_command_has_written_what_it_made_of_them(
+    photos: Path, held: Embeddings
+) -> None:
+    # in Python they come into memory: nobody says when they are done with
+    assert isinstance(embed(photos).vectors, np.ndarray)
     with kept_until_written():
-        found = embed(photos, cache=False)
-        assert same(found, held)
-    assert not [path for path in (photos.parent / "cache" / "runs").iterdir() if path.is_dir()]
+        assert same(embed(photos, cache=False), held)
+        assert len(runs(photos)) == 2
+    assert len(runs(photos)) == 1  # the cached one
+
+
+def runs(photos: Path) -> list[Path]:
+    return [path for path in (photos.parent / "cache" / "runs").iterdir() if path.is_dir()]
 
 
 class Clearing(FakeEncoder):
@@ -76,12 +94,14 @@ class Clearing(FakeEncoder):
         return super().encode_images(pixels)
 
 
+@pytest.mark.usefixtures("command")
 def test_a_cache_cleared_meanwhile_costs_only_time(photos: Path, held: Embeddings) -> None:
     found = embed(photos, Clearing())
     assert list(found.keys) == list(held.keys)
     assert np.array_equal(np.asarray(found.vectors), held.vectors)
 
 
+@pytest.mark.usefixtures("command")
 def test_another_process_that_tries_errors_again_disturbs_no_reader(
     photos: Path, held: Embeddings
 ) -> None:
@@ -94,12 +114,48 @@ def test_another_process_that_tries_errors_again_disturbs_no_reader(
     assert same(found, held)
 
 
-@pytest.mark.parametrize("recipe", ["ensemble", "zlap", "cpe"])
-def test_a_folder_is_classified_alike(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+@pytest.mark.parametrize("how", [(), ("--no-cache",), ("--recipe", "zlap"), ("--recipe", "cpe")])
+def test_the_commands_give_the_same(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run, how: tuple[str, ...]
 ) -> None:
-    model = Classifier(["red", "green", "blue"], encoder=FakeEncoder(), recipe=recipe)
-    wanted = model.classify(photos, k=2)
-    monkeypatch.setattr(embeddings, "IN_MEMORY", 0)
-    assert isinstance(embed(photos).vectors, StoredVectors)
-    assert model.classify(photos, k=2) == wanted
+    monkeypatch.setattr("byname.classifier.load_encoder", lambda *a, **k: FakeEncoder())
+    monkeypatch.setattr("byname.commands.load_encoder", lambda *a, **k: FakeEncoder())
+    seen: list[bool] = []
+    asked = local.stay_on_disk
+
+    def told(rows: int, width: int) -> bool:
+        seen.append(asked(rows, width))
+        return seen[-1]
+
+    monkeypatch.setattr(local, "stay_on_disk", told)
+    found = []
+    for limit in (2**28, 0):
+        monkeypatch.setattr(embeddings, "IN_MEMORY", limit)
+        rows, report = tmp_path / f"{limit}.csv", tmp_path / f"{limit}.json"
+        given = (photos, "--classes", "red,green,blue", *how)
+        assert run("classify", *given, "-k", 2, "-o", rows).code == 0
+        assert run("diagnose", *given, "-o", report).code == 0
+        made = json.loads(report.read_text())
+        found.append((rows.read_text(), made["classes"], made["expected_accuracy"]))
+    assert seen == [False, False, True, True]
+    assert found[0] == found[1]
+
+
+def test_embed_gives_the_same(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run
+) -> None:
+    monkeypatch.setattr("byname.commands.load_encoder", lambda *a, **k: FakeEncoder())
+    found = []
+    for limit in (2**28, 0):
+        monkeypatch.setattr(embeddings, "IN_MEMORY", limit)
+        assert run("embed", photos, "--no-cache", "-o", tmp_path / f"{limit}.parquet").code == 0
+        found.append((tmp_path / f"{limit}.parquet").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_stored_vectors_are_images(photos: Path, held: Embeddings, tmp_path: Path) -> None:
+    held.save(tmp_path / "v.parquet")
+    model = Classifier(["red", "green", "blue"], encoder=FakeEncoder())
+    stored = Embeddings.load(tmp_path / "v.parquet").vectors
+    assert isinstance(stored, StoredVectors)
+    assert np.allclose(model.predict_proba(stored), model.predict_proba(held.vectors), atol=1e-3)
