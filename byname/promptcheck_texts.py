@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from byname.queries import clean_reply, is_refusal
+from byname.sentences import sentence_ends
 
-__all__ = ["Action", "Flaw", "fit", "flaws", "one_line", "sentence_ends"]
+__all__ = ["Action", "Flaw", "fit", "flaws", "one_line"]
 
 Action = Literal["drop", "cut", "fix", "note"]
 LONG = 30  # words from which on a text without a last stop counts as cut by a limit of tokens
@@ -29,11 +30,6 @@ _FIRST = re.compile(r"(?:^|(?<=\n)|(?<=:)[ \t])[ \t]*\(?1[.)][ \t]+(?=\S)")
 # ... and after the end of a sentence only if a second one follows.
 _FIRST_INLINE = re.compile(r"(?:(?<=[.;!?])|^)[ \t]+\(?1[.)][ \t]+(?=\S)")
 _SECOND = re.compile(r"(?<!\S)\(?2[.)](?!\S)")
-_END = re.compile(
-    r"(?<![.!?])(?<!\b[A-Z])(?<!\b[A-Z]\.[A-Z])(?<!\b(?:Dr|Mr|St|vs|cf|al|no|ca))"
-    r"(?<!\b(?:Mrs|e\.g|i\.e|etc|spp|Fig|fig))(?<!\bapprox)(?<!\d)"
-    r"[.!?]+[\"'”’)\]]*(?=\s+[^\sa-z])|(?<=\d)[.!?][\"'”’)\]]*(?=\s+[A-Z])|[。！？]"
-)
 _ENDED = re.compile(r"[.!?…。！？][\"'”’)\]*]*$")
 _CLAUSE = re.compile(r"(?=[,;:]\s|\s[-–—]\s|\s\(|[，；：、])")
 _WORD = re.compile(r"(?=\s)")
@@ -149,18 +145,6 @@ def _before_list(text: str) -> str:
     item = text[first.end() : second.start() if second else None].strip()
     # An item of a word or two says nothing without its heading.
     return item if len(item.split()) >= 3 else ""
-
-
-def sentence_ends(text: str) -> list[int]:
-    """Where sentences end that another follows; abbreviations and initials end none.
-
-    Examples
-    --------
-    >>> text = "Seen by Dr. A. Fox, e.g. In May. It is red."
-    >>> [text[:end] for end in sentence_ends(text)]
-    ['Seen by Dr. A. Fox, e.g. In May.']
-    """
-    return [found.end() for found in _END.finditer(text)]
 
 
 def fit(

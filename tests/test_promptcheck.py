@@ -16,9 +16,10 @@ from byname.errors import PromptError, UsageError
 from byname.moderation import Moderator, Verdict, default_words, read_words
 from byname.promptcheck import KINDS, Finding, check, clean
 from byname.promptcheck_names import ClassNames, words_of
-from byname.promptcheck_texts import fit, flaws, sentence_ends
+from byname.promptcheck_texts import fit, flaws
 from byname.promptset import Pair, Prompt, PromptSet
 from byname.promptset_formats import read_format
+from byname.sentences import sentence_ends
 from byname.taxonomy import Node, Taxonomy
 
 CAT = Taxonomy.from_names(["cat"])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from byname.encoders.base import Encoder
 from byname.encoders.onnx import OnnxEncoder
+from byname.errors import EncoderError
 from byname.files import atomic_path, parse_json
 
 __all__ = ["Verdict", "settle"]
@@ -56,7 +57,7 @@ class Verdict:
 agreement 100.0 %, texts 0.9995: int8 is used'
         """
         if not self.images:
-            return "int8 was not checked, because there were no readable images: fp32 is used"
+            return "int8 was not checked, because there were no usable images: fp32 is used"
         parts = [f"cosine {self.cosine:.4f} (lowest {self.lowest_cosine:.4f})"]
         if self.top1 is not None:
             parts.append(f"top-1 agreement {self.top1:.1%}".replace("%", " %"))
@@ -99,6 +100,7 @@ def settle(
         if len(pixels):
             exact = encoder.exact()
             verdict = _compare(encoder, exact, pixels, texts)
+        if verdict.images:
             _keep(place, verdict)
     if verdict.kept:
         return encoder, verdict
@@ -109,7 +111,12 @@ def settle(
 def _compare(
     encoder: Encoder, exact: Encoder, pixels: NDArray[np.uint8], texts: Sequence[str]
 ) -> Verdict:
-    X, X8 = (e.encode_images(pixels) for e in (exact, encoder))
+    X, X8 = (_vectors(e, pixels) for e in (exact, encoder))
+    # One that an encoder fails on becomes a row with an error later: it says nothing here.
+    usable = np.isfinite(X).all(axis=1) & np.isfinite(X8).all(axis=1)
+    X, X8 = X[usable], X8[usable]
+    if not len(X):
+        return Verdict(False, 0)
     cosines = np.einsum("nd,nd->n", X, X8)
     cosine, top1, text_cosine = float(cosines.mean()), None, None
     good = cosine >= MIN_COSINE
@@ -118,7 +125,17 @@ def _compare(
         text_cosine = float(np.einsum("md,md->m", T, T8).mean())
         top1 = float(((X @ T.T).argmax(axis=1) == (X8 @ T8.T).argmax(axis=1)).mean())
         good = good and text_cosine >= MIN_COSINE and top1 >= MIN_TOP1
-    return Verdict(good, len(pixels), cosine, float(cosines.min()), top1, text_cosine)
+    return Verdict(good, len(X), cosine, float(cosines.min()), top1, text_cosine)
+
+
+def _vectors(encoder: Encoder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Rows of NaN for images that the encoder fails on."""
+    try:
+        return encoder.encode_images(pixels)
+    except EncoderError:
+        if len(pixels) == 1:
+            return np.full((1, encoder.info.dim), np.nan, np.float32)
+        return np.concatenate([_vectors(encoder, one[None]) for one in pixels])
 
 
 def _spread(values: Sequence[str], most: int) -> list[str]:

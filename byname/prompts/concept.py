@@ -182,8 +182,8 @@ def concept_of(reply: str) -> str:
     phrase = _phrase(reply)
     if not _short(phrase) or _NOTHING.fullmatch(phrase):
         return ""
-    plural = phrase.endswith("s") and not phrase.endswith(("ss", "us", "is"))
-    return phrase[:-1] if plural else phrase
+    plural = phrase.endswith("s") and not phrase.endswith(("ss", "us", "is", " s"))
+    return phrase[:-1] if plural and phrase != "s" else phrase
 
 
 def _phrase(reply: str) -> str:

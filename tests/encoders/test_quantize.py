@@ -275,9 +275,31 @@ def test_a_bad_copy_gives_way_to_fp32(
 
 def test_no_image_no_check(tmp_path: Path) -> None:
     int8 = pair(tmp_path / "enc")[1]
-    with pytest.warns(UserWarning, match="int8 was not checked, because there were no readable"):
+    with pytest.warns(UserWarning, match="int8 was not checked, because there were no usable"):
         found, verdict = settle(int8, lambda most: PIXELS[:0], identity="x")
     assert (found.precision, verdict) == ("fp32", Verdict(False, 0))
+
+
+def test_an_image_that_an_encoder_fails_on_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It becomes a row with an error when it is encoded; the others are compared."""
+    int8 = pair(tmp_path / "enc")[1]
+    wanted = settle(int8, lambda most: PIXELS[:4], ["dog", "cat"])[1]
+    bad, encode = np.full_like(PIXELS[0], 7), OnnxEncoder.encode_images
+
+    def failing(self: OnnxEncoder, pixels: np.ndarray) -> np.ndarray:
+        if (pixels == bad).all(axis=(1, 2, 3)).any():
+            raise EncoderError("encode images", "the model answered NaN for row 0", "Export it.")
+        return encode(self, pixels)
+
+    monkeypatch.setattr(OnnxEncoder, "encode_images", failing)
+    found, verdict = settle(int8, lambda most: np.stack([bad, *PIXELS[:4]]), ["dog", "cat"])
+    assert found is int8
+    assert (verdict.images, verdict.top1) == (4, wanted.top1)
+    assert verdict.cosine == pytest.approx(wanted.cosine, abs=1e-3)
+    with pytest.warns(UserWarning, match="no usable images"):
+        assert settle(int8, lambda most: bad[None])[1] == Verdict(False, 0)
 
 
 def test_images_of_every_form_are_checked(tmp_path: Path) -> None:

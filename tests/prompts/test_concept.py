@@ -71,6 +71,8 @@ def test_at_most_25_names_by_seed() -> None:
         ("word " * 10**5, ""),
         ("sea\u202ebirds\x00", "seabird"),
         ("sea\tbirds", "sea bird"),
+        ("0\tS", "0 s"),
+        ("s", "s"),
         ("<b>birds</b>", "<b>birds</b>"),
     ],
     ids=lambda value: repr(value)[:30],
