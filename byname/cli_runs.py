@@ -29,6 +29,12 @@ Readers = Annotated[
 FileTimeout = Annotated[
     float, typer.Option(help="Seconds to read and decode one file; then it is an error.", min=0.1)
 ]
+Gpus = Annotated[
+    float | None, typer.Option(help="GPUs that Ray reserves for a worker, such as 0.5.", min=0)
+]
+Cpus = Annotated[
+    float | None, typer.Option(help="Processors that Ray reserves for a worker.", min=0)
+]
 Retry = Annotated[bool, typer.Option("--retry-errors", help="Try images with errors again.")]
 
 
@@ -64,6 +70,8 @@ def run(
     readers: Readers = None,
     file_timeout: FileTimeout = 60.0,
     device: Device = "cpu",
+    gpus: Gpus = None,
+    cpus: Cpus = None,
     retry_errors: Retry = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,6 +88,8 @@ def run(
         device,
         retry_errors,
         quiet,
+        gpus,
+        cpus,
     )
     commands_runs.run(run, how)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from byname.bars import clock, pace
@@ -53,6 +54,8 @@ class How:
     device: str = "cpu"
     retry_errors: bool = False
     quiet: bool = False
+    gpus: float | None = None
+    cpus: float | None = None
 
 
 def plan(
@@ -93,6 +96,9 @@ def run(folder: Path, how: How, among: Sequence[int] | None = None) -> None:
     if how.engine not in ENGINES:
         seen = f"'{how.engine}' is not one of {', '.join(ENGINES)}"
         raise UsageError("choose an engine", seen)
+    if how.engine == "local" and not (how.gpus is how.cpus is None):
+        seen = "--gpus and --cpus are for Ray, the engine is 'local'"
+        raise UsageError("reserve processors", seen, "Add --engine ray, or see --threads.")
     start, counter = time.perf_counter(), Counter()
     opened = Plan.open(folder)
     _refuse_unknown(opened, among)
@@ -135,7 +141,8 @@ def _engine(how: How) -> Callable[..., None]:
         return run_local
     from byname.runs.ray_engine import run_ray
 
-    return run_ray
+    cpus = 1.0 if how.cpus is None else how.cpus
+    return partial(run_ray, gpus=how.gpus or 0.0, cpus=cpus)
 
 
 def _job(opened: Plan, how: How) -> Job:

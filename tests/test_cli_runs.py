@@ -114,6 +114,7 @@ def test_damaged_parts_are_made_again(run: Run, base: Path) -> None:
         (("run", "none"), "there is no plan.json in it. Make it with 'byname plan IMAGES RUN'"),
         (("run", "photos"), "there is no plan.json in it"),
         (("run", "r", "--engine", "spark"), "'spark' is not one of local, ray"),
+        (("run", "r", "--gpus", "0.5"), "--gpus and --cpus are for Ray, the engine is 'local'"),
         (("run-shard", "r", "5"), "its shards are 0 to 4. Slurm: --array=0-4"),
         (("run-shard", "r", "x"), "it is no number and no range"),
         (("run-shard", "r", "4-2"), "the range ends before it begins. Give 2-4."),
@@ -142,6 +143,16 @@ def test_ray_that_is_not_installed(run: Run, base: Path, monkeypatch: pytest.Mon
     done = run("run", "r", "--engine", "ray")
     assert done.code == 2
     assert "pip install 'byname[ray]'" in done.err
+
+
+def test_what_ray_is_to_reserve(run: Run, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(run)
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr("byname.runs.ray_engine.run_ray", lambda *a, **how: given.append(how))
+    for options in ((), ("--gpus", 0.5, "--cpus", 4)):
+        run("run", "r", "--engine", "ray", *options)
+    kept = [{k: v for k, v in how.items() if k in ("gpus", "cpus")} for how in given]
+    assert kept == [{"gpus": 0.0, "cpus": 1.0}, {"gpus": 0.5, "cpus": 4.0}]
 
 
 def test_tasks_share_all_shards() -> None:
