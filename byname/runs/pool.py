@@ -17,18 +17,16 @@ from pathlib import Path
 from byname import errors as byname_errors
 from byname.errors import BynameError, RunError
 from byname.runs.disk import disk_errors, is_locked
-from byname.runs.events import Advance, Done, Heard, Note
+from byname.runs.events import Advance, Done, Heard
 from byname.runs.hired import Hired, Told
 from byname.runs.job import Job, Worker, processors
 from byname.runs.parts import part_paths, read_mark
-from byname.runs.plan import Plan
 from byname.runs.stop import Stopped
-from byname.runs.troubles import Case
+from byname.runs.troubles import Case, blame
 
 __all__ = ["run_local"]
 
 STARTS = 3  # workers that die before they are ready, one after the other
-BROKEN = 3  # images that kill the encoder, where it has never encoded one
 LEAST_SILENCE = 120.0
 TICK = 0.2
 AWAY = 5.0  # seconds between two ticks after which this process was stopped itself
@@ -244,21 +242,15 @@ class _Pool:
         if index is None:
             self._failed_start(one, why)
             return
-        case = self.cases[index]
         try:
-            culprit = case.died(why)
+            note = blame(self.cases, index, why, self.encoded, self.folder)
         except RunError as error:
             self._end(error)
             return
-        given = sum(c.encoding for c in self.cases.values())
-        if not self.encoded and given >= BROKEN:
+        if note is None:
             self._end(self._cannot("encode", f"the encoder dies with every image ({why})", one))
-            return
-        if culprit is None:
-            self.heard(Note(f"a worker died on shard {index} ({why}); it is tried again"))
-            return
-        name = Plan.open(self.folder).shard(index)[culprit].key
-        self.heard(Note(f"'{name}' is given up: {case.given_up[culprit]}"))
+        else:
+            self.heard(note)
 
     def _failed_start(self, one: Hired, why: str) -> None:
         self.failed_starts += 1

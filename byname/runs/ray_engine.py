@@ -24,11 +24,11 @@ from byname.runs.events import Advance, Done, Heard, Note
 from byname.runs.job import Job, processors
 from byname.runs.parts import part_paths
 from byname.runs.plan import Plan
-from byname.runs.pool import AWAY, BROKEN, LEAST_SILENCE, STARTS
+from byname.runs.pool import AWAY, LEAST_SILENCE, STARTS
 from byname.runs.ray_actor import SHARE, Far, Outcome, Shards, sha256_of
 from byname.runs.ray_cluster import LOCAL, address_of, connected, import_ray
 from byname.runs.stop import Stopped
-from byname.runs.troubles import Case
+from byname.runs.troubles import Case, blame
 
 __all__ = ["run_ray"]
 
@@ -288,22 +288,16 @@ class _Fleet:
         if index is None:
             self._failed_start(why)
             return
-        case = self.cases[index]
         try:
-            culprit = case.died(why)
+            note = blame(self.cases, index, why, self.encoded, self.folder)
         except RunError as error:
             self._end(error)
             return
-        given = sum(c.encoding for c in self.cases.values())
-        if not self.encoded and given >= BROKEN:
+        if note is None:
             seen = f"the encoder dies with every image ({why})"
             self._end(RunError(self._asked(), seen, "Try it with --engine local."))
-            return
-        if culprit is None:
-            self.heard(Note(f"a worker died on shard {index} ({why}); it is tried again"))
-            return
-        name = Plan.open(self.folder).shard(index)[culprit].key
-        self.heard(Note(f"'{name}' is given up: {case.given_up[culprit]}"))
+        else:
+            self.heard(note)
 
     def _failed_start(self, why: str) -> None:
         """One bad node among many is no reason to end; if nobody can start, it is."""

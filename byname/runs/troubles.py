@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from byname.errors import RunError
+from byname.runs.events import Note
+from byname.runs.plan import Plan
 
-__all__ = ["Case"]
+__all__ = ["Case", "blame"]
 
 PATIENCE = 2  # deaths without progress, before care is taken; and deaths that make a culprit
 BLIND = 3  # deaths in careful mode without a hint
+BROKEN = 3  # images that kill the encoder, where it has never encoded one
 _HAND = re.compile(r"(load|encode) (\d+)(?: (\d+))?\s*", re.ASCII)
 
 
@@ -135,3 +139,25 @@ class Case:
             return self.note.read_text(encoding="utf-8", errors="replace")[:100]
         except OSError:
             return ""
+
+
+def blame(
+    cases: Mapping[int, Case], index: int, why: str, encoded: int, folder: Path
+) -> Note | None:
+    """What to tell of a worker that died on a shard; None where the encoder dies with every image.
+
+    ``encoded`` is how many images were encoded so far in this run, in whatever shard.
+
+    Raises
+    ------
+    RunError
+        Where there is nothing left to try.
+    """
+    case = cases[index]
+    culprit = case.died(why)
+    if not encoded and sum(one.encoding for one in cases.values()) >= BROKEN:
+        return None
+    if culprit is None:
+        return Note(f"a worker died on shard {index} ({why}); it is tried again")
+    name = Plan.open(folder).shard(index)[culprit].key
+    return Note(f"'{name}' is given up: {case.given_up[culprit]}")
