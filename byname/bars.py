@@ -22,6 +22,7 @@ EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 WIDTH = 24
 SOON = 0.5  # seconds before which a rate says nothing
+RECENT = 20.0  # seconds that a forecast looks back
 
 
 def clock(seconds: float) -> str:
@@ -77,12 +78,12 @@ class Row:
     worked: int = 0
     began: float = field(default_factory=lambda: time.perf_counter())
     since: float = field(default_factory=lambda: time.perf_counter())
-    at_first: int = 0  # done by then
+    lately: tuple[tuple[float, int], ...] = ()  # how much was done when
 
     def turn(self, what: str) -> None:
         """Begin with something else."""
         self.what, self.total, self.done, self.worked, self.shown = what, None, 0, 0, False
-        self.at_first = 0
+        self.lately = ()
         self.began = self.since = time.perf_counter()
 
     def update(self, done: int, total: int | None) -> None:
@@ -90,16 +91,29 @@ class Row:
         if self.shown:
             self.worked += max(0, done - self.done)
         else:
-            self.since, self.at_first = time.perf_counter(), done
+            self.since = time.perf_counter()
+            self.lately = ()
         self.done, self.total, self.shown = done, total, True
+        self._note()
 
     def add(self, done: int, work: bool) -> None:
         """So much more; without ``work`` it was known before, and says nothing of the pace."""
         if work:
             self.worked += done
         elif not self.worked:
-            self.since, self.at_first = time.perf_counter(), self.done + done
+            self.since = time.perf_counter()
+            self.lately = ()
         self.done, self.shown = self.done + done, True
+        self._note()
+
+    def _note(self) -> None:
+        """Keep how much was done when, over the last seconds; another thread may be looking."""
+        now, noted = time.perf_counter(), self.lately
+        if not noted or now - noted[-1][0] >= RECENT / 40:
+            noted = (*noted, (now, self.done))
+        while len(noted) > 2 and now - noted[1][0] > RECENT:
+            noted = noted[1:]
+        self.lately = noted
 
     def counts(self) -> str:
         """How much of how much."""
@@ -115,12 +129,16 @@ class Row:
     def left(self) -> float | None:
         """Seconds until the end, if the pace stays; None where that is not known.
 
-        What is known when its turn comes counts here: of what is left, as much will be so.
+        The pace of the last seconds, and of all that is done: copies, and what is known when its
+        turn comes, will be among the rest as well.
         """
-        if self.rate() is None or self.total is None or self.total <= self.done:
+        noted = self.lately
+        if self.rate() is None or self.total is None or self.total <= self.done or not noted:
             return None
-        passed = max(self.done - self.at_first, self.worked)
-        return (self.total - self.done) / passed * (time.perf_counter() - self.since)
+        (then, before), now = noted[0], time.perf_counter()
+        if self.done == before or now <= then:
+            then, before = self.since, self.done - self.worked
+        return (self.total - self.done) / (self.done - before) * (now - then)
 
     def line(self) -> str:
         """The same as a line of text."""

@@ -99,6 +99,10 @@ def run(folder: Path, how: How, among: Sequence[int] | None = None) -> None:
     if how.engine == "local" and not (how.gpus is how.cpus is None):
         seen = "--gpus and --cpus are for Ray, the engine is 'local'"
         raise UsageError("reserve processors", seen, "Add --engine ray, or see --threads.")
+    for name, count in (("--gpus", how.gpus), ("--cpus", how.cpus)):
+        if count is not None and not (0 <= count <= 1 or count.is_integer()):
+            seen = f"{name} is {count:g}"
+            raise UsageError("reserve processors", seen, "Ray wants a part of one, or whole ones.")
     start, counter = time.perf_counter(), Counter()
     opened = Plan.open(folder)
     _refuse_unknown(opened, among)

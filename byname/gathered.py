@@ -16,6 +16,7 @@ from byname.errors import UsageError, quoted
 from byname.images.sources import Source
 from byname.joins import join_names
 from byname.runs.shard import Progress
+from byname.spilled import pick
 from byname.stage import Batch
 from byname.taxonomy import Taxonomy
 
@@ -156,7 +157,8 @@ def common(
     kept = [i for i, key in enumerate(embeddings.keys) if key not in errors]
     if len(kept) < len(embeddings):
         keys = tuple(embeddings.keys[i] for i in kept)
-        embeddings = replace(embeddings, keys=keys, vectors=embeddings.vectors[kept], errors=errors)
+        vectors = pick(embeddings.vectors, kept)
+        embeddings = replace(embeddings, keys=keys, vectors=vectors, errors=errors)
     rows: dict[str, NDArray[np.intp] | slice] = {}
     for kind, part in parts.items():
         places = np.array([part.rows[key] for key in embeddings.keys], np.intp)

@@ -115,6 +115,8 @@ def test_damaged_parts_are_made_again(run: Run, base: Path) -> None:
         (("run", "photos"), "there is no plan.json in it"),
         (("run", "r", "--engine", "spark"), "'spark' is not one of local, ray"),
         (("run", "r", "--gpus", "0.5"), "--gpus and --cpus are for Ray, the engine is 'local'"),
+        (("run", "r", "--engine", "ray", "--cpus", "1.5"), "--cpus is 1.5. Ray wants a part of"),
+        (("run", "r", "--engine", "ray", "--gpus", "inf"), "--gpus is inf"),
         (("run-shard", "r", "5"), "its shards are 0 to 4. Slurm: --array=0-4"),
         (("run-shard", "r", "x"), "it is no number and no range"),
         (("run-shard", "r", "4-2"), "the range ends before it begins. Give 2-4."),

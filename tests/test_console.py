@@ -71,6 +71,27 @@ def test_a_row_knows_its_pace_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> N
     assert row.left() is None
 
 
+def test_the_forecast_forgets_what_was_known_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few errors are tried again, many shards are there already, and then the work begins."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    row = Row("images", 1_000_000)
+    row.add(1000, work=False)
+    row.add(4, work=True)
+    for _ in range(50):
+        now += 0.1
+        row.add(10_000, work=False)
+    for _ in range(30):
+        now += 1
+        row.add(32, work=True)
+    wanted = (1_000_000 - row.done) / 32
+    assert row.left() == pytest.approx(wanted, rel=0.05)
+    now += 60  # nothing comes any more
+    assert row.left() > 2 * wanted  # type: ignore[operator]
+
+
 def test_what_was_done_at_the_first_call_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)

@@ -27,7 +27,7 @@ WINDOW = 16
 """Rows that are read together, or fewer where they are large."""
 WINDOW_BYTES = 32 * 2**20
 MOST_BYTES = 128 * 2**20
-"""Bytes of images that are kept until they are asked for, in all."""
+"""Bytes of images that are kept for other threads, in all."""
 MOST_FILES = 8
 BUFFER = 2**20
 """Bytes that are asked for at once: a row group is streamed, never held."""
@@ -157,7 +157,6 @@ class _Shared:
         self._opening: dict[tuple[str, int, int], threading.Lock] = {}
         self._failed: dict[tuple[str, int, int], tuple[str, float]] = {}
         self._windows: OrderedDict[tuple[Any, ...], list[bytes | None]] = OrderedDict()
-        self._unread: dict[tuple[Any, ...], int] = {}
         self._bytes = 0
 
     def cell(self, ref: ImageRef) -> bytes | None:
@@ -178,7 +177,6 @@ class _Shared:
             for start, cells in table.windows(ref.offset, ref.inside):
                 self._keep((*place, start), cells)
                 if start == first:
-                    self._known((*place, start))  # one more row of it is read
                     return cells[ref.offset - first]
         raise ImageError(_ASKED, "its row was not found")
 
@@ -209,27 +207,20 @@ class _Shared:
         return table
 
     def _known(self, key: tuple[Any, ...]) -> list[bytes | None] | None:
-        """The window of a row that is read now; it is kept until each of its rows was."""
         with self._lock:
             if (cells := self._windows.get(key)) is not None:
                 self._windows.move_to_end(key)
-                self._unread[key] -= 1
-                if self._unread[key] == 0:
-                    self._drop(key)
             return cells
 
     def _keep(self, key: tuple[Any, ...], cells: list[bytes | None]) -> None:
         with self._lock:
             if key in self._windows:
                 return
-            self._windows[key], self._unread[key] = cells, len(cells)
+            self._windows[key] = cells
             self._bytes += _weight(cells)
             while self._bytes > MOST_BYTES and len(self._windows) > 1:
-                self._drop(next(iter(self._windows)))
-
-    def _drop(self, key: tuple[Any, ...]) -> None:
-        self._bytes -= _weight(self._windows.pop(key))
-        del self._unread[key]
+                _, old = self._windows.popitem(last=False)
+                self._bytes -= _weight(old)
 
 
 def _weight(cells: list[bytes | None]) -> int:

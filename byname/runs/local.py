@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from byname.cache import working_dir
 from byname.embeddings import Embeddings, stay_on_disk, vectors_of
 from byname.encoders.base import Encoder
-from byname.errors import BynameError, CacheError, EmbeddingsError
+from byname.errors import BynameError, CacheError
 from byname.images.sources import Source
 from byname.runs.disk import sweep
 from byname.runs.job import processors
@@ -25,6 +25,7 @@ from byname.runs.plan import SHARD_SIZE, Plan, make_plan
 from byname.runs.reuse import ReuseIndex
 from byname.runs.shard import Progress, process_shard
 from byname.runs.stop import finishing
+from byname.spilled import Spill
 
 __all__ = ["embed_source", "kept_until_written", "merge"]
 
@@ -48,16 +49,15 @@ def embed_source(
     ----------
     source : Source
     encoder : Encoder
-    batch_size : int, default 32
-    shard_size : int, default 1024
-        Images a part.
+    batch_size, shard_size : int, default 32 and 1024
+        Images a call of the encoder, and a part.
     workers : int, optional
         Threads that read and decode.
     cache : bool, default True
         With False, or an encoder without ``weights_sha256`` (others may have its name), nothing
         of earlier runs is used or left behind; parts stay until the end, for after a kill.
     on_disk : bool, default False
-        Inside :func:`kept_until_written`, leave more than 256 MiB of vectors in the parts.
+        Inside :func:`kept_until_written`, more than 256 MiB of vectors do not come into memory.
     progress : callable
         Called with ``(n, encoded)`` after each batch.
 
@@ -90,23 +90,8 @@ def embed_source(
                 progress=progress,
                 stop=stop,
             )
-            return _whole(plan, work, on_disk and _kept.get() is not None)
-
-
-def _whole(plan: Plan, work: Callable[..., pa.Table], on_disk: bool) -> Embeddings:
-    if on_disk and stay_on_disk(len(plan.refs), plan.settings.dim):
-        for index in range(plan.n_shards):
-            work(index=index)
-        with suppress(EmbeddingsError):  # where somebody cleared the cache meanwhile
-            return _of_parts(plan)
-    # each table is taken in as it comes, so that none but the last is in memory
-    return merge(plan, (work(index=index) for index in range(plan.n_shards)))
-
-
-def _of_parts(plan: Plan) -> Embeddings:
-    found = Embeddings.load(plan.folder)
-    # the plan may have been written by a run with other names for the same
-    return replace(found, encoder=plan.settings.encoder, root=plan.root)
+            tables = (work(index=index) for index in range(plan.n_shards))
+            return merge(plan, tables, base if on_disk and _kept.get() is not None else None)
 
 
 @contextmanager
@@ -172,30 +157,51 @@ def _delete(folder: Path, lock: FileLock) -> None:
     Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def merge(plan: Plan, tables: Iterable[pa.Table]) -> Embeddings:
+def merge(plan: Plan, tables: Iterable[pa.Table], scratch: Path | None = None) -> Embeddings:
     """The parts of all shards, in order, to one Embeddings; images with an error go to ``errors``.
 
-    Memory is that of the result: the names are those of the plan, the vectors go to their place.
+    Each table is taken in as it comes, so memory is that of the result and of one table.
+    With a folder for ``scratch``, more than 256 MiB of vectors go to a file there.
     """
     errors: dict[str, str] = {}
-    keys: list[str] = []
-    vectors = np.empty((len(plan.refs), plan.settings.dim), np.float32)
-    for index, table in enumerate(tables):
-        names = [ref.key for ref in plan.shard(index)]
-        reasons = table["error"].to_pylist()
-        good = [name for name, reason in zip(names, reasons, strict=True) if reason is None]
-        errors.update((n, r) for n, r in zip(names, reasons, strict=True) if r is not None)
-        block = vectors_of(table["vector"])[[reason is None for reason in reasons]]
-        # unit rows: they were rounded to be stored
-        unit = Embeddings.from_arrays(block, good).vectors
-        vectors[len(keys) : len(keys) + len(good)] = unit
-        keys.extend(good)
+    with _sink(plan, scratch) as sink:
+        for index, table in enumerate(tables):
+            names = [ref.key for ref in plan.shard(index)]
+            reasons = table["error"].to_pylist()
+            good = [name for name, reason in zip(names, reasons, strict=True) if reason is None]
+            errors.update((n, r) for n, r in zip(names, reasons, strict=True) if r is not None)
+            sink.add(good, vectors_of(table["vector"])[[reason is None for reason in reasons]])
+        keys, vectors = sink.done()
     settings = plan.settings
-    return Embeddings(
-        tuple(keys),
-        vectors[: len(keys)],
-        settings.encoder,
-        settings.fingerprint,
-        errors,
-        plan.root,
-    )
+    return Embeddings(keys, vectors, settings.encoder, settings.fingerprint, errors, plan.root)
+
+
+@contextmanager
+def _sink(plan: Plan, scratch: Path | None) -> Iterator[Spill | _Memory]:
+    rows, dim = len(plan.refs), plan.settings.dim
+    if scratch is None or not stay_on_disk(rows, dim):
+        yield _Memory(rows, dim)
+        return
+    spill = Spill(scratch, dim)
+    try:
+        yield spill
+    except BaseException:
+        spill.close()
+        raise
+
+
+class _Memory:
+    """Takes vectors in as :class:`byname.spilled.Spill` does."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self._keys: list[str] = []
+        self._vectors = np.empty((rows, dim), np.float32)
+
+    def add(self, names: list[str], vectors: NDArray[np.float16]) -> None:
+        # unit rows: they were rounded to be stored
+        unit = Embeddings.from_arrays(vectors, names).vectors
+        self._vectors[len(self._keys) : len(self._keys) + len(names)] = unit
+        self._keys.extend(names)
+
+    def done(self) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        return tuple(self._keys), self._vectors[: len(self._keys)]

@@ -14,7 +14,7 @@ MODELS = {"encoders", "images", "llm"}
 # From the bottom to the top; a module imports its own layer and those below.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "files", "ops", "margins", "knn", "kmeans", "stream", "estimator", "progress"}
-    | {"stored"},
+    | {"stored", "spilled"},
     {"taxonomy", "taxonomy_nodes", "promptset", "sentences", "flow", "stage", "queries", "cache"}
     | {"taxonomy_vectors"}
     | {"metrics", "calibration", "bootstrap"},

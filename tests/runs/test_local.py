@@ -1,9 +1,10 @@
-"""Too many vectors for memory stay in the parts of the run that made them."""
+"""Too many vectors for memory go to a file of the command's own."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from byname.runs import embed_source, local
 from byname.runs.local import kept_until_written
 from byname.stored import StoredVectors
 from tests.commands import Run
-from tests.helpers import FakeEncoder, make_photos
+from tests.helpers import FakeEncoder, make_photo, make_photos
 
 N = 23
 
@@ -70,19 +71,40 @@ def test_the_same_vectors(photos: Path, held: Embeddings) -> None:
     assert embed(photos, FakeEncoder(name="another")).encoder == "another"
 
 
-def test_they_stay_until_a_command_has_written_what_it_made_of_them(
-    photos: Path, held: Embeddings
-) -> None:
-    # in Python they come into memory: nobody says when they are done with
+def test_in_python_they_come_into_memory(photos: Path, held: Embeddings) -> None:
     assert isinstance(embed(photos).vectors, np.ndarray)
-    with kept_until_written():
-        assert same(embed(photos, cache=False), held)
-        assert len(runs(photos)) == 2
-    assert len(runs(photos)) == 1  # the cached one
+    assert np.array_equal(embed(photos).vectors, held.vectors)
 
 
-def runs(photos: Path) -> list[Path]:
-    return [path for path in (photos.parent / "cache" / "runs").iterdir() if path.is_dir()]
+@pytest.mark.usefixtures("command")
+def test_what_others_do_to_the_cache_changes_nothing(photos: Path, held: Embeddings) -> None:
+    found = embed(photos)
+    make_photo(7).save(photos / "0002a.jpg")  # what was an error is none any more
+    embed(photos)
+    assert same(found, held)
+    clear_cache()
+    assert same(found, held)
+
+
+@pytest.mark.usefixtures("command")
+def test_two_commands_at_once_without_the_cache(photos: Path, held: Embeddings) -> None:
+    done: list[int] = []
+
+    def other() -> Embeddings:
+        source = open_source(photos)
+        with kept_until_written():
+            return embed_source(
+                source,
+                FakeEncoder(),
+                cache=False,
+                on_disk=True,
+                progress=lambda n, new: done.append(n),
+            )
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [job.result() for job in [pool.submit(other) for _ in range(2)]]
+    assert all(same(one, held) for one in found)
+    assert sum(done) == 2 * (N + 1)
 
 
 class Clearing(FakeEncoder):
@@ -96,22 +118,17 @@ class Clearing(FakeEncoder):
 
 @pytest.mark.usefixtures("command")
 def test_a_cache_cleared_meanwhile_costs_only_time(photos: Path, held: Embeddings) -> None:
-    found = embed(photos, Clearing())
-    assert list(found.keys) == list(held.keys)
-    assert np.array_equal(np.asarray(found.vectors), held.vectors)
+    assert same(embed(photos, Clearing()), held)
 
 
-@pytest.mark.usefixtures("command")
-def test_another_process_that_tries_errors_again_disturbs_no_reader(
-    photos: Path, held: Embeddings
-) -> None:
-    found = embed(photos)
+def test_errors_tried_again_in_vain_write_no_part_anew(photos: Path) -> None:
+    """Others may be reading it."""
+    embed(photos)
     parts = sorted((photos.parent / "cache" / "runs").glob("*/part-*"))
     before = [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in parts]
     embed(photos)  # in vain
     parts = sorted((photos.parent / "cache" / "runs").glob("*/part-*"))
     assert before == [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in parts]
-    assert same(found, held)
 
 
 @pytest.mark.parametrize("how", [(), ("--no-cache",), ("--recipe", "zlap"), ("--recipe", "cpe")])
