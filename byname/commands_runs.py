@@ -101,8 +101,8 @@ def run(folder: Path, how: How, among: Sequence[int] | None = None) -> None:
         raise UsageError("reserve processors", seen, "Add --engine ray, or see --threads.")
     for name, count in (("--gpus", how.gpus), ("--cpus", how.cpus)):
         if count is not None and not (0 <= count <= 1 or count.is_integer()):
-            seen = f"{name} is {count:g}"
-            raise UsageError("reserve processors", seen, "Ray wants a part of one, or whole ones.")
+            seen, do = f"{name} is {count:g}", "Ray wants a part of one, or whole ones: 0.5 or 2."
+            raise UsageError("reserve processors", seen, do)
     start, counter = time.perf_counter(), Counter()
     opened = Plan.open(folder)
     _refuse_unknown(opened, among)

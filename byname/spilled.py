@@ -61,15 +61,17 @@ class Spill:
         self._file.close()
 
 
-class _Spilled(StoredVectors):
+class _Own(StoredVectors):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return np.array, (self.load(),)  # the file has no name by which to find it again
+
+
+class _Spilled(_Own):
     def __init__(self, file: IO[bytes], dim: int, keys: Keys) -> None:
         super().__init__((), dim, keys)
         self.shape = (len(keys), dim)
         self._raw, self._lock = file, threading.Lock()
         weakref.finalize(self, file.close)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return np.array, (self.load(),)  # the file has no name by which to find it again
 
     def halves(self, rows: NDArray[np.intp]) -> NDArray[np.float16]:
         out = np.empty((len(rows), self.shape[1]), np.float16)
@@ -88,7 +90,7 @@ class _Spilled(StoredVectors):
         return out
 
 
-class _Picked(StoredVectors):
+class _Picked(_Own):
     def __init__(self, base: StoredVectors, rows: NDArray[np.intp]) -> None:
         super().__init__((), base.shape[1], base._keys.take(rows))
         self.shape = (len(rows), base.shape[1])
